@@ -1,0 +1,1 @@
+"""How good a detector is: metrics, recall by size of defect, tables, contact sheets, the report."""

@@ -1,0 +1,184 @@
+"""Camera geometry: depth image to organised cloud, supporting plane, clusters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_ad.errors import InvalidFrame
+from edge_ad.frame import F32, Bool, Frame, Intrinsics
+
+
+@lru_cache(maxsize=8)
+def _rays(k: Intrinsics) -> tuple[F32, F32]:
+    """x / z and y / z of every pixel: two (H, W) float32 arrays."""
+    u, v = np.meshgrid(np.arange(k.width, dtype=np.float64), np.arange(k.height, dtype=np.float64))
+    if any(k.distortion):
+        matrix = np.array([[k.fx, 0, k.ppx], [0, k.fy, k.ppy], [0, 0, 1]])
+        pixels = np.stack([u.ravel(), v.ravel()], axis=1)[:, None, :]
+        rays = cv2.undistortPoints(pixels, matrix, np.array(k.distortion))[:, 0, :]
+        return (
+            rays[:, 0].reshape(u.shape).astype(np.float32),
+            rays[:, 1].reshape(u.shape).astype(np.float32),
+        )
+    return ((u - k.ppx) / k.fx).astype(np.float32), ((v - k.ppy) / k.fy).astype(np.float32)
+
+
+def depth_to_xyz(depth: NDArray[np.generic], depth_scale_m: float, intrinsics: Intrinsics) -> F32:
+    """(H, W) raw depth -> (H, W, 3) float32 metres in the camera frame; 0 where there is no depth.
+
+    Raises
+    ------
+    InvalidFrame
+        The depth image is not of the size that the intrinsics are for.
+    """
+    if depth.shape != (intrinsics.height, intrinsics.width):
+        raise InvalidFrame(
+            f"depth of {depth.shape[1]} x {depth.shape[0]} pixels",
+            f"{intrinsics.width} x {intrinsics.height}, the size of the intrinsics",
+        )
+    x, y = _rays(intrinsics)
+    z = depth.astype(np.float32) * np.float32(depth_scale_m)
+    z[~np.isfinite(z) | (z < 0)] = 0
+    xyz = np.empty((*z.shape, 3), dtype=np.float32)
+    np.multiply(x, z, out=xyz[..., 0])
+    np.multiply(y, z, out=xyz[..., 1])
+    xyz[..., 2] = z
+    return xyz
+
+
+def frame_xyz(frame: Frame) -> F32:
+    """The organised cloud of a frame, (H, W, 3) float32 metres, 0 where unknown; checked against the colour image.
+
+    Raises
+    ------
+    InvalidFrame
+        Sizes do not match, neither depth nor xyz, depth without intrinsics, or no pixel with depth.
+    """
+    if frame.colour.ndim != 3 or frame.colour.shape[2] != 3 or frame.colour.dtype != np.uint8:
+        raise InvalidFrame(f"colour of shape {frame.colour.shape}, {frame.colour.dtype}", "(H, W, 3) uint8 RGB")
+    if frame.xyz is not None:
+        if frame.xyz.ndim != 3 or frame.xyz.shape[2] != 3:
+            raise InvalidFrame(f"xyz of shape {frame.xyz.shape}", "(H, W, 3) metres")
+        xyz = np.array(frame.xyz, dtype=np.float32)
+        xyz[~(np.isfinite(xyz).all(axis=2) & (xyz[..., 2] > 0))] = 0
+    elif frame.depth is not None:
+        if frame.intrinsics is None:
+            raise InvalidFrame("a depth image without intrinsics", "a camera.json beside the recording")
+        xyz = depth_to_xyz(frame.depth, frame.depth_scale_m, frame.intrinsics)
+    else:
+        raise InvalidFrame("a frame with neither depth nor xyz", "one of them")
+    if xyz.shape[:2] != frame.shape:
+        h, w = frame.shape
+        raise InvalidFrame(
+            f"colour of {w} x {h} pixels and depth of {xyz.shape[1]} x {xyz.shape[0]}",
+            "both on one grid",
+            "align depth to colour when recording",
+        )
+    if not (xyz[..., 2] > 0).any():
+        raise InvalidFrame("no pixel has depth", "a depth image that is not all zero")
+    return xyz
+
+
+@dataclass(frozen=True)
+class Plane:
+    """``normal . p + offset = 0`` in metres; the normal points towards the camera. ``inliers``: share of the points used."""
+
+    normal: tuple[float, float, float]
+    offset: float
+    inliers: float
+
+    def height(self, xyz: F32) -> F32:
+        """Signed distance (..., 3) -> (...) float32 metres, positive on the camera's side."""
+        n = np.asarray(self.normal, dtype=np.float32)
+        return np.asarray(xyz @ n + np.float32(self.offset), dtype=np.float32)
+
+
+def border_ring(has_depth: Bool, share: float) -> Bool:
+    """Pixels with depth within ``share`` of the shorter side from the image's border."""
+    h, w = has_depth.shape
+    width = max(1, round(share * min(h, w)))
+    ring = np.ones_like(has_depth)
+    ring[width : h - width, width : w - width] = False
+    return ring & has_depth
+
+
+def fit_plane(points: F32, distance_m: float, iterations: int, seed: int = 0) -> Plane:
+    """RANSAC, then least squares over the inliers. Seeded: the same points give the same plane.
+
+    Parameters
+    ----------
+    points : (N, 3) float32 metres. distance_m : a point nearer than this is an inlier.
+
+    Raises
+    ------
+    InvalidFrame
+        Fewer than 3 points, or all on one line.
+    """
+    if len(points) < 3:
+        raise InvalidFrame(f"only {len(points)} points with depth on the border", "a supporting plane in view",
+                           "set geometry.background = \"none\" where there is no plane")
+    rng = np.random.default_rng(seed)
+    p = points.astype(np.float64)
+    search = p if len(p) <= 4000 else p[rng.choice(len(p), 4000, replace=False)]
+    triples = search[rng.integers(0, len(search), (iterations, 3))]
+    normals = np.cross(triples[:, 1] - triples[:, 0], triples[:, 2] - triples[:, 0])
+    lengths = np.linalg.norm(normals, axis=1)
+    good = lengths > 1e-12
+    if not good.any():
+        raise InvalidFrame("the border's points lie on one line", "a supporting plane in view")
+    normals = normals[good] / lengths[good, None]
+    offsets = -(normals * triples[good, 0]).sum(axis=1)
+    counts = (np.abs(search @ normals.T + offsets) < distance_m).sum(axis=0)
+    best = int(counts.argmax())
+    inlier = np.abs(p @ normals[best] + offsets[best]) < distance_m
+    normal, offset = normals[best], float(offsets[best])
+    for _ in range(2):
+        mean = p[inlier].mean(axis=0)
+        normal = np.linalg.eigh(np.cov((p[inlier] - mean).T))[1][:, 0]
+        offset = -float(normal @ mean)
+        inlier = np.abs(p @ normal + offset) < distance_m
+        if inlier.sum() < 3:
+            raise InvalidFrame("no plane fits the border's points", "a supporting plane in view")
+    if offset < 0:  # the camera is the origin: its height is the offset
+        normal, offset = -normal, -offset
+    return Plane((float(normal[0]), float(normal[1]), float(normal[2])), offset, float(inlier.mean()))
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One connected foreground area: mask (H, W) bool without its holes filled, outline (H, W) bool with gaps closed."""
+
+    mask: Bool
+    outline: Bool
+    area: int
+
+
+def clusters(foreground: Bool, has_depth: Bool, min_area: int) -> tuple[list[Cluster], int]:
+    """Connected foreground areas, largest first, and the number of those below ``min_area`` pixels.
+
+    Gaps of lost depth of a few pixels do not cut a part in two: the mask is closed (7 x 7) before labelling.
+    An outline also contains every pixel without depth that its part encloses.
+    """
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
+    pad = 8
+    padded = cv2.copyMakeBorder(foreground.astype(np.uint8), pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[pad:-pad, pad:-pad]
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
+    found, small = [], 0
+    for label in sorted(range(1, count), key=lambda i: -int(stats[i, cv2.CC_STAT_AREA])):
+        area = labels == label
+        mask = area & foreground
+        if int(mask.sum()) < min_area:
+            small += 1
+            continue
+        contours, _ = cv2.findContours(area.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        filled = np.zeros(mask.shape, dtype=np.uint8)
+        cv2.drawContours(filled, contours, -1, 1, thickness=cv2.FILLED)
+        outline = (area | ((filled > 0) & ~has_depth)) & (foreground | ~has_depth)
+        found.append(Cluster(mask, np.asarray(outline, dtype=np.bool_), int(mask.sum())))
+    return found, small

@@ -1,0 +1,63 @@
+"""From a sample's valid points to what the point encoder and the interpolation need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_ad.errors import InvalidFrame
+from edge_ad.frame import F32, I64, Sample
+from edge_ad.presets import Points
+from edge_ad.runtime.pointops import farthest_point_sample, group_points, k_nearest, three_nearest
+
+
+@dataclass(frozen=True)
+class PointInput:
+    """Input of ``points.onnx`` and the 3-NN interpolation of its tokens.
+
+    groups : (G, K, 3) float32, each group minus its centre. centers : (G, 3) float32.
+    interp_index : (n_valid, 3) int64 into the groups; interp_weight : (n_valid, 3) float32. Row order: valid pixels, row-major.
+    """
+
+    groups: F32
+    centers: F32
+    interp_index: I64
+    interp_weight: F32
+
+
+def radius(points: F32) -> float:
+    """Largest distance of a point from the cloud's mean, in the cloud's unit."""
+    return float(np.sqrt(((points - points.mean(axis=0, dtype=np.float64)) ** 2).sum(axis=1).max()))
+
+
+def normalise(points: F32, how: str, scale_m: float) -> F32:
+    """(N, 3) metres -> (N, 3) float32 in the unit of the point encoder (preset field ``points.normalize``).
+
+    ``none``: unchanged. ``unit-sphere``: minus the mean, over the largest distance to it. ``fixed``: minus the mean, over
+    ``scale_m``, so that sizes stay comparable between parts.
+    """
+    if how == "none":
+        return points
+    moved = points - points.mean(axis=0, dtype=np.float64).astype(np.float32)
+    scale = radius(points) if how == "unit-sphere" else scale_m
+    if not scale > 0:
+        raise InvalidFrame("all valid points coincide", "a part with some extent")
+    return np.asarray(moved * np.float32(1.0 / scale), dtype=np.float32)
+
+
+def prepare_points(sample: Sample, preset: Points, scale_m: float) -> PointInput:
+    """Sample, group and interpolate the valid points of ``sample`` (METHOD.md section 2).
+
+    Raises
+    ------
+    InvalidFrame
+        Fewer valid points than one group holds.
+    """
+    points = normalise(np.ascontiguousarray(sample.xyz[sample.valid]), preset.normalize, scale_m)
+    if len(points) < preset.group_size:
+        raise InvalidFrame(f"only {len(points)} valid points", f"at least {preset.group_size}, the size of one group")
+    centers = points[farthest_point_sample(points, preset.groups)]
+    neighbours = k_nearest(points, centers, preset.group_size)
+    index, weight = three_nearest(points, centers)
+    return PointInput(group_points(points, centers, neighbours), centers, index, weight)

@@ -1,0 +1,180 @@
+"""From a Frame to Samples: the one preprocessing of training, evaluation and the device (METHOD.md section 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edge_ad.errors import InvalidFrame
+from edge_ad.frame import F32, U8, Bool, Frame, Sample, SampleTransform
+from edge_ad.presets import Geometry
+from edge_ad.runtime.geometry import border_ring, clusters, fit_plane, frame_xyz
+
+
+CUT_OFF = "part cut off by the frame"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is known of a fixed set-up, on the camera's grid.
+
+    roi : (H, W) bool, the region that is inspected, or None for all of it.
+    expected_depth : (H, W) bool, pixels that have depth in >= 95 % of the good frames, or None.
+    """
+
+    roi: Bool | None = None
+    expected_depth: Bool | None = None
+
+
+@dataclass(frozen=True)
+class Preprocessed:
+    """The samples of one frame, the cloud they were cut from, and notes for the result."""
+
+    samples: tuple[Sample, ...]
+    xyz: F32
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Preprocessor:
+    """Callable: ``(frame, class_name) -> Preprocessed``. ``scenes`` are looked up by class name."""
+
+    geometry: Geometry
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scenes: dict[str, Scene] = field(default_factory=dict)
+
+    def __call__(self, frame: Frame, class_name: str | None = None) -> Preprocessed:
+        """Cut one sample per part (or one in all, by ``geometry.crop``).
+
+        Raises
+        ------
+        InvalidFrame
+            No depth, no part, sizes that do not match, or a region of interest of another size.
+        """
+        g = self.geometry
+        xyz = frame_xyz(frame)
+        scene = self.scenes.get(class_name or "", Scene())
+        usable = xyz[..., 2] > 0
+        if g.max_depth_m > 0:
+            usable &= xyz[..., 2] <= g.max_depth_m
+        inside = _same_size(scene.roi, frame, "region of interest")
+        if inside is None and g.crop == "roi":
+            raise InvalidFrame(
+                f"class '{class_name}' has no region of interest", "one, for geometry.crop = \"roi\"",
+                "put a roi.png beside the recordings before fitting",
+            )
+        if inside is not None:
+            usable &= inside
+        if not usable.any():
+            raise InvalidFrame("no pixel has depth inside the region of interest and the depth limit")
+        notes: list[str] = []
+        parts: list[tuple[Bool, Bool]] = []  # (foreground, outline), each (H, W)
+        if g.background == "plane":
+            ring = xyz[border_ring(usable, g.border_share)]
+            plane = fit_plane(ring, g.plane_distance_m, g.ransac_iterations)
+            above = usable & (plane.height(xyz) > g.plane_distance_m)
+            found, small = clusters(above, usable, max(1, round(g.cluster_min_area * above.size)))
+            if small:
+                notes.append(f"{small} small cluster{'s' if small > 1 else ''} not scored")
+            if not found:
+                raise InvalidFrame("no part stands above the supporting plane", "a part in view")
+            parts = [(c.mask, c.outline) for c in found]
+            if g.crop != "part":
+                parts = [(np.any([p[0] for p in parts], axis=0), np.any([p[1] for p in parts], axis=0))]
+        else:
+            parts = [(usable, inside if inside is not None else np.ones_like(usable))]
+        expected = _same_size(scene.expected_depth, frame, "expected depth")
+        samples = []
+        for foreground, outline in parts:
+            if g.pose == "fixed":
+                lost = np.zeros_like(usable) if expected is None else expected & ~(xyz[..., 2] > 0)
+                lost = lost if inside is None else lost & inside
+            else:
+                lost = outline & ~(xyz[..., 2] > 0)
+            if g.background == "none" and g.pose == "free":
+                lost = np.zeros_like(usable)  # without a part's outline nothing says where depth should be
+            transform = self._window(frame.shape, inside, foreground)
+            cut_off = g.background == "plane" and inside is None and _touches_border(foreground)
+            samples.append(self._cut(frame.colour, xyz, foreground, lost, transform, (CUT_OFF,) if cut_off else ()))
+        return Preprocessed(tuple(samples), xyz, tuple(notes))
+
+    def _window(self, shape: tuple[int, int], roi: Bool | None, foreground: Bool) -> SampleTransform:
+        h, w = shape
+        if self.geometry.crop == "image":
+            y0, y1, x0, x1, margin = 0, h, 0, w, 0.0
+        else:
+            y0, y1, x0, x1 = _bounds(roi if self.geometry.crop == "roi" and roi is not None else foreground)
+            margin = 0.02 if self.geometry.crop == "roi" else 0.10
+        side = round(max(y1 - y0, x1 - x0) * (1 + 2 * margin))
+        # Centre of the box; integer division rounds the same way for both modalities because there is one window.
+        return SampleTransform((y0 + y1 - side) // 2, (x0 + x1 - side) // 2, side, self.geometry.size, h, w)
+
+    def _cut(
+        self, colour: U8, xyz: F32, foreground: Bool, lost: Bool, t: SampleTransform, notes: tuple[str, ...]
+    ) -> Sample:
+        rgb = resize_colour(colour, t).astype(np.float32) / np.float32(255)
+        rgb = (rgb - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        valid = mask_to_sample(foreground, t)
+        cloud = nearest_to_sample(xyz, t)
+        cloud[~valid] = 0
+        return Sample(
+            rgb=np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32),
+            xyz=cloud,
+            valid=valid,
+            lost=mask_to_sample(lost, t),
+            transform=t,
+            notes=notes,
+        )
+
+
+def nearest_to_sample(image: NDArray[np.generic], t: SampleTransform) -> NDArray[np.generic]:
+    """(H, W, ...) -> (S, S, ...) by nearest pixel centre; zeros outside the image. Never interpolates."""
+    rows, cols = t.source_rows(), t.source_cols()
+    inside = ((rows >= 0) & (rows < t.frame_height))[:, None] & ((cols >= 0) & (cols < t.frame_width))[None, :]
+    out = image[np.clip(rows, 0, t.frame_height - 1)[:, None], np.clip(cols, 0, t.frame_width - 1)[None, :]]
+    out[~inside] = 0
+    return out
+
+
+def mask_to_sample(mask: Bool, t: SampleTransform) -> Bool:
+    """(H, W) bool on the camera's grid -> (S, S) bool on the sample grid, nearest."""
+    return np.asarray(nearest_to_sample(mask, t), dtype=np.bool_)
+
+
+def resize_colour(colour: U8, t: SampleTransform) -> U8:
+    """(H, W, 3) uint8 -> (S, S, 3) uint8: pad, crop, antialiased bicubic (a = -0.5) by Pillow.
+
+    What lies outside the image repeats its border pixels, so that the padding draws no edge of its own.
+    """
+    y1, x1 = t.y0 + t.side, t.x0 + t.side
+    before = (max(0, -t.y0), max(0, -t.x0))
+    after = (max(0, y1 - t.frame_height), max(0, x1 - t.frame_width))
+    crop = colour[max(0, t.y0) : y1, max(0, t.x0) : x1]
+    if any(before) or any(after):
+        crop = np.pad(crop, ((before[0], after[0]), (before[1], after[1]), (0, 0)), mode="edge")
+    image = Image.fromarray(np.ascontiguousarray(crop))
+    return np.asarray(image.resize((t.size, t.size), Image.Resampling.BICUBIC), dtype=np.uint8)
+
+
+def _bounds(mask: Bool) -> tuple[int, int, int, int]:
+    """(y0, y1, x0, x1), half open, of the True pixels."""
+    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
+
+
+def _touches_border(mask: Bool) -> bool:
+    return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
+
+
+def _same_size(mask: Bool | None, frame: Frame, what: str) -> Bool | None:
+    if mask is not None and mask.shape != frame.shape:
+        h, w = frame.shape
+        raise InvalidFrame(
+            f"a frame of {w} x {h} pixels", f"{mask.shape[1]} x {mask.shape[0]}, the size of the {what}",
+            "use the camera mode that the model was fitted with",
+        )
+    return mask
