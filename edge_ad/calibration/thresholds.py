@@ -112,7 +112,7 @@ def mask_threshold_for(
     if len(maps_good) != len(valids):
         raise EdgeAdError(f"{len(maps_good)} maps and {len(valids)} valid masks", "one mask a map")
     peaks = []
-    for i, (anomaly, valid) in enumerate(zip(maps_good, valids)):
+    for i, (anomaly, valid) in enumerate(zip(maps_good, valids, strict=True)):
         if anomaly.shape != valid.shape:
             raise EdgeAdError(f"map {i} of shape {anomaly.shape}, valid mask of {valid.shape}", "one grid")
         if not valid.any():

@@ -6,10 +6,11 @@ import functools
 import inspect
 import json
 import math
+import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TextIO, TypeVar
 
 import click
@@ -24,7 +25,9 @@ BAR_WIDTH = 24
 
 
 def forgiving_streams() -> None:
-    """Let stdout and stderr replace what the terminal cannot show, instead of failing on it."""
+    """Let stdout and stderr replace what the terminal cannot show, instead of failing on it; none at all is silence."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  (closed by the shell: >&-)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -119,7 +122,7 @@ def progress(
     iterable's length where it has one.
     """
     stream = sys.stderr if stream is None else stream
-    if total is None and hasattr(iterable, "__len__"):
+    if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     live = stream.isatty()
     start = last = time.monotonic()

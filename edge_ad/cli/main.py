@@ -34,6 +34,10 @@ INTERRUPTED = 130
 CLOSED_PIPE = 141
 
 
+class ClosedPipe(Exception):
+    """The reader of stdout or stderr went away. Raised past click, which would leave with 1 at once."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are named in :data:`COMMANDS`."""
 
@@ -63,35 +67,43 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except BrokenPipeError as e:  # while --help is printed
+            raise ClosedPipe from e
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as e:
+            raise ClosedPipe from e
+
     def main(
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
         complete_var: str | None = None,
         standalone_mode: bool = True,
-        windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
         """Run, and leave with one line instead of a traceback whatever happens."""
         if not standalone_mode:
-            return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         forgiving_streams()
-        sys.exit(self._guarded(args, prog_name, complete_var, windows_expand_args, extra))
+        sys.exit(self._guarded(args, prog_name, complete_var, extra))
 
     def _guarded(
-        self,
-        args: Sequence[str] | None,
-        prog_name: str | None,
-        complete_var: str | None,
-        windows_expand_args: bool,
-        extra: dict[str, Any],
+        self, args: Sequence[str] | None, prog_name: str | None, complete_var: str | None, extra: dict[str, Any]
     ) -> int:
         try:
-            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             # Written now: a reader that went away is then met here, not in the interpreter's last breath.
             sys.stdout.flush()
             return code if isinstance(code, int) else 0
-        except BrokenPipeError:
+        except (BrokenPipeError, ClosedPipe):
             return _closed_pipe()
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted", err=True)
@@ -100,9 +112,6 @@ class LazyGroup(click.Group):
             e.show()
             return e.exit_code
         except SystemExit as e:
-            # click itself leaves with 1 when a write meets a closed pipe.
-            if isinstance(e.__context__, BrokenPipeError):
-                return _closed_pipe()
             return e.code if isinstance(e.code, int) else int(e.code is not None)
         except Exception as e:
             return internal_error(e)

@@ -83,7 +83,7 @@ class PixelScores:
             i = x.size  # FPR ascends and ends at 1 >= limit, so a next point exists
             share = (limit - x[-1]) / (fpr[i] - x[-1])
             x, y = np.append(x, limit), np.append(y, y[-1] + share * (pro[i] - y[-1]))
-        return float(np.sum(0.5 * (y[1:] + y[:-1]) * np.diff(x)) / limit)
+        return min(float(np.sum(0.5 * (y[1:] + y[:-1]) * np.diff(x)) / limit), 1.0)
 
 
 def pool_pixels(

@@ -69,7 +69,9 @@ class RecallReport:
         for row in self.rows:
             low, high = row.interval
             group = row.group if row.by == "all" else f"{row.by}: {row.group}"
-            cells.append((group, str(row.found), str(row.total), percent(row.recall), f"{percent(low)}-{percent(high)}"))
+            cells.append(
+                (group, str(row.found), str(row.total), percent(row.recall), f"{percent(low)}-{percent(high)}")
+            )
         notes = [f"threshold: {self.how}"]
         if self.good:
             share = percent(self.false_rejects / self.good)
@@ -171,10 +173,9 @@ def recall_report(
         ("class", [r.class_name for r in bad]),
     ):
         groups = sorted({v for v in values if v})
-        rows += [_row(by, g, [r for r, v in zip(bad, values) if v == g], limits) for g in groups]
-    return RecallReport(
-        tuple(rows), limits, sum(r.score > limits[r.class_name] for r in good), len(good), how
-    )
+        rows += [_row(by, g, [r for r, v in zip(bad, values, strict=True) if v == g], limits) for g in groups]
+    rejected = sum(bool(r.score > limits[r.class_name]) for r in good)
+    return RecallReport(tuple(rows), limits, rejected, len(good), how)
 
 
 def _row(by: str, group: str, parts: Sequence[Record], limits: Mapping[str, float]) -> RecallRow:

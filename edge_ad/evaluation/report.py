@@ -163,7 +163,9 @@ def evaluate_scores(
     by_class: dict[str, list[Record]] = {}
     for record in records:
         if np.isnan(record.score) or np.isnan(record.map).any():
-            raise EdgeAdError(f"part '{record.name}' of class '{record.class_name}': NaN in its score or map", "numbers")
+            raise EdgeAdError(
+                f"part '{record.name}' of class '{record.class_name}': NaN in its score or map", "numbers"
+            )
         by_class.setdefault(record.class_name, []).append(record)
     if not by_class:
         raise EdgeAdError("no scored part", "at least one", "is the test split empty?")

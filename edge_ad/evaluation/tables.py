@@ -45,7 +45,9 @@ class Table:
         widths = [max(len(row[i]) for row in everything) for i in range(len(self.columns))]
 
         def line(row: Sequence[str]) -> str:
-            cells = [cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]
+            cells = [
+                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            ]
             return "  ".join(cells).rstrip()
 
         rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
@@ -74,8 +76,8 @@ class Table:
         return {
             "title": self.title,
             "columns": list(self.columns),
-            "rows": [dict(zip(self.columns, row)) for row in self.rows],
-            "footer": [dict(zip(self.columns, row)) for row in self.footer],
+            "rows": [dict(zip(self.columns, row, strict=True)) for row in self.rows],
+            "footer": [dict(zip(self.columns, row, strict=True)) for row in self.footer],
             "notes": list(self.notes),
         }
 

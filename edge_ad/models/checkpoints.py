@@ -24,7 +24,9 @@ from edge_ad.errors import EdgeAdError
 # The published files that nest their weights: Point-MAE ("base_model"), training checkpoints of
 # most repositories ("state_dict", "model"), DINO's full checkpoints ("teacher").
 WRAPPERS = ("base_model", "state_dict", "model", "teacher")
-AS_SAFETENSORS = "save its state dict as safetensors: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
+AS_SAFETENSORS = (
+    "save its state dict as safetensors: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
+)
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -42,17 +44,22 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise EdgeAdError(f"checkpoint {path} does not exist", "a local checkpoint file", "download it, or name another")
+        raise EdgeAdError(
+            f"checkpoint {path} does not exist", "a local checkpoint file", "download it, or name another"
+        )
     if path.suffix == ".safetensors":
         try:
             return dict(load_file(path))
         except (SafetensorError, OSError) as e:
-            raise EdgeAdError(f"{path} is not a safetensors file ({_first_line(e)})", "", "copy the file anew") from None
+            raise EdgeAdError(
+                f"{path} is not a safetensors file ({_first_line(e)})", "", "copy the file anew"
+            ) from None
     if _is_torchscript(path):
         raise EdgeAdError(
             f"{path} is a TorchScript archive, which holds code",
             "a file of weights alone",
-            "on a machine where you trust the file, run: python -c \"import torch; from safetensors.torch import save_file; "
+            "on a machine where you trust the file, run: "
+            'python -c "import torch; from safetensors.torch import save_file; '
             f"m = torch.jit.load('{path.name}', 'cpu'); "
             "save_file({k: v.contiguous() for k, v in m.state_dict().items()}, "
             f"'{path.stem}.safetensors')\"",

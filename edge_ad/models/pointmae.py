@@ -20,7 +20,6 @@ PACKAGE_WEIGHTS = Path(__file__).parent / "weights" / "point_mae_compact.safeten
 POSITION_HIDDEN = 128
 # What a published checkpoint holds besides the encoder: the decoder of the masked autoencoder.
 DECODER_KEYS = ("MAE_decoder.", "mask_token", "increase_dim.", "decoder_pos_embed.")
-ENCODER_KEYS = ("encoder.", "pos_embed.", "blocks.", "norm.")
 
 
 class MiniPointNet(nn.Module):

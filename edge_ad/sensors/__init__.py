@@ -1,1 +1,72 @@
-""""""
+"""Cameras: objects that give frames, opened by a URI. A camera is a context manager and an iterable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from types import TracebackType
+from typing import Protocol, TypeVar, cast
+
+from edge_ad.frame import Frame
+from edge_ad.sensors.uri import parse_uri
+
+SCHEMES: dict[str, str] = {
+    "folder": "edge_ad.sensors.folder",
+    "synthetic": "edge_ad.sensors.synthetic",
+}
+"""Scheme -> module with ``open_uri(uri: Uri) -> Camera``. Only the module of the scheme asked for is imported."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class BrokenFrame:
+    """Stands in a camera's stream for a frame that could not be read; ``error`` is the one line that says why."""
+
+    name: str
+    sequence: int
+    source: str
+    error: str
+
+
+class Camera(Protocol):
+    """What :func:`open_camera` gives. Use it in a ``with`` block; iterate it once in there."""
+
+    def __enter__(self) -> Camera:
+        """Start the camera."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop it; safe to call after a failure."""
+
+    def __iter__(self) -> Iterator[Frame | BrokenFrame]:
+        """Frames with ``sequence`` counting from 0; a frame that cannot be read is a :class:`BrokenFrame`."""
+
+    def describe(self) -> str:
+        """One line for people."""
+
+
+def open_camera(uri: str) -> Camera:
+    """Open ``folder:DIR?split=test&loop=1`` or ``synthetic:CLASS?seed=0&frames=20&defects=0.3``.
+
+    Raises EdgeAdError for an unknown scheme or option, and whatever the camera finds amiss when it is opened.
+    """
+    parsed = parse_uri(uri, tuple(SCHEMES))
+    return cast(Camera, import_module(SCHEMES[parsed.scheme]).open_uri(parsed))
+
+
+def paced(items: Iterable[_T], fps: float) -> Iterator[_T]:
+    """``items`` at most ``fps`` a second (0: as fast as they are taken); a slow taker is never sent a burst."""
+    due = time.monotonic()
+    for item in items:
+        if fps > 0:
+            wait = due - time.monotonic()
+            if wait > 0:
+                time.sleep(wait)
+            # Late by a whole period: start a new schedule rather than catch up.
+            now = time.monotonic()
+            due = (due if now < due + 1 / fps else now) + 1 / fps
+        yield item

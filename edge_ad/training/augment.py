@@ -57,7 +57,7 @@ def _colour(image: U8, rng: np.random.Generator) -> U8:
     if sigma > 0.3:
         x = cv2.GaussianBlur(x.astype(np.float32), (0, 0), sigma)
     x = x + rng.normal(0, rng.uniform(0.002, 0.014), x.shape)
-    return (np.clip(x, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return np.asarray(np.clip(x, 0, 1) * 255 + 0.5, dtype=np.uint8)
 
 
 def _depth_noise(depth: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:

@@ -134,28 +134,42 @@ class _Layer(nn.Module):
         return y
 
 
+class _Embeddings(nn.Module):
+    def __init__(self, vocab: int, dim: int, positions: int) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(vocab, dim)
+        self.position_embeddings = nn.Embedding(positions, dim)
+        self.token_type_embeddings = nn.Embedding(2, dim)
+        self.LayerNorm = nn.LayerNorm(dim, eps=1e-12)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        position = torch.arange(ids.shape[1], device=ids.device)
+        x = self.word_embeddings(ids) + self.position_embeddings(position)
+        y: Tensor = self.LayerNorm(x + self.token_type_embeddings.weight[0])
+        return y
+
+
+class _Encoder(nn.Module):
+    def __init__(self, dim: int, heads: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(_Layer(dim, heads, hidden) for _ in range(layers))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        for layer in self.layer:
+            x = layer(x, mask)
+        return x
+
+
 class _Bert(nn.Module):
     def __init__(self, vocab: int, dim: int, heads: int, hidden: int, layers: int, positions: int = 512) -> None:
         super().__init__()
-        self.embeddings = nn.ModuleDict(
-            {
-                "word_embeddings": nn.Embedding(vocab, dim),
-                "position_embeddings": nn.Embedding(positions, dim),
-                "token_type_embeddings": nn.Embedding(2, dim),
-                "LayerNorm": nn.LayerNorm(dim, eps=1e-12),
-            }
-        )
-        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(_Layer(dim, heads, hidden) for _ in range(layers))})
+        self.embeddings = _Embeddings(vocab, dim, positions)
+        self.encoder = _Encoder(dim, heads, hidden, layers)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        position = torch.arange(ids.shape[1], device=ids.device)
-        e = self.embeddings
-        x = e["word_embeddings"](ids) + e["position_embeddings"](position)
-        x = e["LayerNorm"](x + e["token_type_embeddings"].weight[0])
         bias = torch.where(mask, 0.0, -torch.inf)[:, None, None, :]
-        for layer in self.encoder["layer"]:  # type: ignore[union-attr]
-            x = layer(x, bias)
-        return x
+        y: Tensor = self.encoder(self.embeddings(ids), bias)
+        return y
 
 
 class MiniLM:

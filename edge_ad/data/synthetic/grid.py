@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 from edge_ad.frame import F32
 
 Rng = np.random.Generator
+Field = NDArray[np.floating[Any]]
 
 SIDE_MM = 112.0  # larger than any part, so that the grid's border is always supporting plane
-PITCH_MM = 0.25
-CELLS = int(SIDE_MM / PITCH_MM)
+PITCH_MM = 0.28
+CELLS = round(SIDE_MM / PITCH_MM)
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,13 @@ def coordinates() -> tuple[F32, F32, F32, F32]:
     return x, y, r, phi
 
 
-def step(distance: F32, soft: float = 0.4) -> F32:
+def step(distance: Field, soft: float = 0.4) -> F32:
     """1 where ``distance`` > 0, 0 elsewhere, over a smooth edge ``soft`` mm wide."""
     t = np.clip(distance / np.float32(soft) + np.float32(0.5), 0, 1).astype(np.float32)
-    return t * t * (3 - 2 * t)
+    return np.asarray(t * t * (3 - 2 * t), dtype=np.float32)
 
 
-def band(r: F32, inner: float, outer: float, soft: float = 0.4) -> F32:
+def band(r: Field, inner: float, outer: float, soft: float = 0.4) -> F32:
     """1 between two radii, with soft edges."""
     return step(r - np.float32(inner), soft) * step(np.float32(outer) - r, soft)
 
@@ -89,20 +91,33 @@ def noise(rng: Rng, scale_mm: float) -> F32:
     return np.asarray((field - field.mean()) / (field.std() + 1e-6), dtype=np.float32)
 
 
-def paint(albedo: F32, colour: tuple[float, float, float] | F32, weight: F32) -> F32:
+def paint(albedo: F32, colour: tuple[float, float, float] | F32, weight: Field) -> F32:
     """Blend ``colour`` over ``albedo`` with (N, N) ``weight`` in [0, 1]."""
-    w = weight[..., None]
-    return np.asarray(albedo + w * (np.asarray(colour, dtype=np.float32) - albedo), dtype=np.float32)
+    blended: F32 = np.asarray(colour, dtype=np.float32) - albedo
+    blended *= weight.astype(np.float32)[..., None]
+    blended += albedo
+    return blended
 
 
+def _coverage(canvas: NDArray[np.uint8]) -> F32:
+    """Grey levels as shares; read-only, because the texts are the same on every part and are kept."""
+    share: F32 = canvas.astype(np.float32) / np.float32(255)
+    share.flags.writeable = False
+    return share
+
+
+@lru_cache(maxsize=8)
 def flat_text(text: str, x_mm: float, y_mm: float, height_mm: float, width_mm: float = 0.9) -> F32:
-    """(N, N) coverage of a line of text whose lower left corner is at (x, y)."""
+    """(N, N) coverage of a line of text whose lower left corner is at (x, -y): y points down while drawing.
+
+    The camera sees the part's y axis upwards, so the drawing is turned over.
+    """
     canvas = np.zeros((CELLS, CELLS), dtype=np.uint8)
     scale = height_mm / PITCH_MM / 21.0  # the Hershey simplex capitals are 21 units high
     origin = (round((x_mm + SIDE_MM / 2) / PITCH_MM), round((y_mm + SIDE_MM / 2) / PITCH_MM))
     thickness = max(round(width_mm / PITCH_MM), 1)
     cv2.putText(canvas, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thickness, cv2.LINE_AA)
-    return np.asarray(canvas, dtype=np.float32) / np.float32(255)
+    return _coverage(canvas[::-1])
 
 
 @lru_cache(maxsize=16)
@@ -116,13 +131,14 @@ def _strip(text: str, width: int, height: int, thickness: int) -> NDArray[np.uin
     return canvas
 
 
+@lru_cache(maxsize=32)
 def arc_text(text: str, inner: float, outer: float, start: float, span: float, width_mm: float = 0.9) -> F32:
-    """(N, N) coverage of text bent along an arc between two radii, from ``start`` over ``span`` radians."""
+    """(N, N) coverage of text bent along an arc between two radii, clockwise from ``start`` over ``span`` radians."""
     _, _, r, phi = coordinates()
     height = max(int((outer - inner) / PITCH_MM) * 2, 8)
     width = max(int((inner + outer) / 2 * span / PITCH_MM) * 2, 16)
     strip = _strip(text, width, height, max(round(2 * width_mm / PITCH_MM), 1))
-    u = np.mod(phi - np.float32(start), np.float32(2 * np.pi)) * np.float32(width / span)
+    u = np.mod(-phi - np.float32(start), np.float32(2 * np.pi)) * np.float32(width / span)
     v = (np.float32(outer) - r) * np.float32(height / (outer - inner))
     sampled = cv2.remap(strip, u.astype(np.float32), v.astype(np.float32), cv2.INTER_LINEAR, borderValue=0.0)
-    return np.asarray(sampled, dtype=np.float32) / np.float32(255)
+    return _coverage(np.asarray(sampled, dtype=np.uint8))

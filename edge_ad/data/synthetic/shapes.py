@@ -12,6 +12,7 @@ import numpy as np
 
 from edge_ad.data.synthetic.grid import (
     CELLS,
+    Field,
     PartMaps,
     Rng,
     arc_text,
@@ -29,7 +30,7 @@ RGB = tuple[float, float, float]
 
 
 def _solid(colour: RGB) -> F32:
-    return np.broadcast_to(np.asarray(colour, dtype=np.float32), (CELLS, CELLS, 3)).copy()
+    return np.full((CELLS, CELLS, 3), colour, dtype=np.float32)
 
 
 def _tolerance(rng: Rng, value: float, relative: float = 0.008) -> float:
@@ -38,7 +39,7 @@ def _tolerance(rng: Rng, value: float, relative: float = 0.008) -> float:
 
 def _edge_wear(height: F32) -> F32:
     """1 on convex edges, 0 on flats: where a finish wears and shines."""
-    return np.clip((height - blur(height, 0.9)) / np.float32(1.2), 0, 1).astype(np.float32)
+    return np.asarray(np.clip((height - blur(height, 0.9)) / np.float32(1.2), 0, 1), dtype=np.float32)
 
 
 def _rings(r: F32, pitch: float, rng: Rng) -> F32:
@@ -51,7 +52,7 @@ def _rings(r: F32, pitch: float, rng: Rng) -> F32:
 
 
 def _finish(
-    height: F32, bare: F32, gloss: F32, ink: F32, ink_colour: RGB, core: RGB, rng: Rng, spread: float = 0.04
+    height: F32, bare: F32, gloss: Field, ink: F32, ink_colour: RGB, core: RGB, rng: Rng, spread: float = 0.04
 ) -> PartMaps:
     """Add what every part has: fine grain, a batch's own tone, and the print with its own coverage."""
     part = height > 0.5
@@ -74,13 +75,15 @@ def gear(geometry: Rng, texture: Rng) -> PartMaps:
     web = band(r, 16.5, 28.5, 1.6)
     h = rim * step(outline - r, 0.7) - 0.9 * step(r - np.float32(tip - 1.6), 2.4)
     h = h - web * (4.2 + 0.12 * noise(texture, 1.6)) + (hub - rim) * step(np.float32(14.5) - r, 1.0)
-    lobes = np.hypot(r * np.cos(np.mod(phi, np.pi / 3) - np.pi / 6) - 22.5, r * np.sin(np.mod(phi, np.pi / 3) - np.pi / 6))
+    lobes = np.hypot(
+        r * np.cos(np.mod(phi, np.pi / 3) - np.pi / 6) - 22.5, r * np.sin(np.mod(phi, np.pi / 3) - np.pi / 6)
+    )
     open_cells = np.maximum(step(3.9 - lobes, 0.6), step(np.float32(_tolerance(geometry, 7.0)) - r, 0.6))
     open_cells = np.maximum(open_cells, step(1.7 - np.abs(y), 0.5) * step(10.0 - x, 0.5) * (x > 0))
     h = np.asarray(h * (1 - open_cells), dtype=np.float32)
     turned = np.asarray(1 - web, dtype=np.float32)
     rings = _rings(r, 1.5, texture) * turned
-    bare = _solid((0.40, 0.41, 0.42)) * (1 + 0.16 * rings)[..., None]
+    bare = _solid((0.31, 0.32, 0.33)) * (1 + 0.16 * rings)[..., None]
     bare = paint(bare, (0.17, 0.14, 0.115), web * (0.9 + 0.05 * noise(texture, 1.2)))
     bare = paint(bare, (0.66, 0.66, 0.65), 0.5 * _edge_wear(h))
     bare = paint(bare, (0.11, 0.10, 0.10), step(r - np.float32(root), 1.5) * 0.45)
@@ -104,8 +107,8 @@ def hex_nut(geometry: Rng, texture: Rng) -> PartMaps:
     nut = nut - np.clip(np.float32(bore + 3.6) - r, 0, None) * (1.0 + 0.35 * np.sin(2 * np.pi * r / 1.35 + phi))
     h = np.asarray((base + (nut - base) * hexagon) * step(r - np.float32(bore), 0.5), dtype=np.float32)
     zinc = 0.10 * _rings(r, 1.9, texture) * (1 - hexagon)
-    bare = _solid((0.47, 0.48, 0.50)) * (1 + zinc)[..., None]
-    bare = paint(bare, (0.50, 0.42, 0.22), (1 - hexagon) * np.float32(0.75 + texture.normal(0, 0.04)))
+    bare = _solid((0.36, 0.37, 0.39)) * (1 + zinc)[..., None]
+    bare = paint(bare, (0.42, 0.34, 0.17), (1 - hexagon) * np.float32(0.75 + texture.normal(0, 0.04)))
     bare = paint(bare, (0.24, 0.25, 0.27), step(np.float32(bore + 3.4) - r, 0.8) * 0.8)
     bare = paint(bare, (0.70, 0.70, 0.70), 0.55 * _edge_wear(h) + 0.25 * emboss)
     ink = np.zeros_like(h)
@@ -120,12 +123,14 @@ def cookie(geometry: Rng, texture: Rng) -> PartMaps:
     radius = _tolerance(geometry, 40.0, 0.015)
     outline = np.full_like(r, radius)
     for k in range(2, 9):
-        outline += np.asarray(geometry.normal(0, 0.9 / k) * np.cos(k * phi + geometry.uniform(0, 6.28)), dtype=np.float32)
+        outline += np.asarray(
+            geometry.normal(0, 0.9 / k) * np.cos(k * phi + geometry.uniform(0, 6.28)), dtype=np.float32
+        )
     q = np.clip(r / outline, 0, 1.2)
     crown = _tolerance(geometry, 13.5, 0.025)
-    lumps = 0.6 * noise(geometry, 5.0) + 0.35 * noise(geometry, 1.8)
+    lumps = 0.3 * noise(geometry, 5.0) + 0.2 * noise(geometry, 1.8)
     furrow = np.clip(0.22 - np.abs(noise(geometry, 9.0)), 0, None) / 0.22
-    h = crown * np.sqrt(np.clip(1 - 0.75 * q**4, 0, 1)) + lumps - 1.1 * blur(furrow.astype(np.float32), 0.4)
+    h = crown * np.sqrt(np.clip(1 - 0.75 * q**4, 0, 1)) + lumps - 0.7 * blur(furrow.astype(np.float32), 0.4)
     chips = np.zeros_like(r)
     wanted, placed = int(geometry.integers(11, 15)), 0
     centres: list[tuple[float, float]] = []
@@ -140,11 +145,11 @@ def cookie(geometry: Rng, texture: Rng) -> PartMaps:
             placed += 1
             if placed == wanted:
                 break
-    h = np.asarray((h + 2.4 * np.sqrt(chips)) * step(outline - r, 0.8), dtype=np.float32)
+    h = np.asarray((h + 1.5 * np.sqrt(chips)) * step(outline - r, 0.8), dtype=np.float32)
     brown = np.clip((q - 0.62) / 0.4, 0, 1) ** 1.5
     bare = _solid((0.56, 0.36, 0.155))
     bare = paint(bare, (0.30, 0.145, 0.045), np.asarray(0.85 * brown, dtype=np.float32))
-    bare = bare * np.clip(1 + 0.10 * lumps - 0.35 * furrow, 0.4, 1.4).astype(np.float32)[..., None]
+    bare = bare * np.clip(1 + 0.18 * lumps - 0.35 * furrow, 0.4, 1.4).astype(np.float32)[..., None]
     bare = bare * (1 + 0.07 * noise(texture, 0.7))[..., None]
     bare = paint(bare, (0.062, 0.028, 0.016), step(chips - np.float32(0.15), 0.25))
     gloss = 0.02 + 0.13 * (chips > 0.3)
@@ -219,7 +224,6 @@ def bearing(geometry: Rng, texture: Rng) -> PartMaps:
     lands = np.maximum(band(r, 31.2, outer, 0.6), band(r, bore, 21.0, 0.6))
     chamfer = 0.7 * np.clip(np.maximum(r - (outer - 1.5), (bore + 1.5) - r), 0, None)
     shoulder = 1.3 * np.maximum(band(r, 31.2, 32.6, 0.5), band(r, 19.6, 21.0, 0.5))
-    cage = np.asarray(band(r, 20.8, 31.4, 0.5) * (8.4 + 1.0 * np.cos(18 * phi)), dtype=np.float32)
     turn = geometry.uniform(0, 2 * np.pi)
     a = np.mod(phi + turn, 2 * np.pi / 9) - np.pi / 9
     d2 = (r * np.cos(a) - 26.1) ** 2 + (r * np.sin(a)) ** 2
@@ -228,9 +232,9 @@ def bearing(geometry: Rng, texture: Rng) -> PartMaps:
     sphere = 8.2 + np.sqrt(np.clip(4.6**2 - d2, 0, None))
     h = np.asarray(np.maximum((width - chamfer - shoulder) * lands, cage), dtype=np.float32)
     h = np.asarray(h + (sphere - h) * ball, dtype=np.float32)
-    bare = _solid((0.46, 0.47, 0.48)) * (1 + 0.12 * _rings(r, 1.3, texture) * lands)[..., None]
-    bare = paint(bare, (0.46, 0.30, 0.09), band(r, 21.0, 31.2, 0.4) * (1 - ball))
-    bare = paint(bare, (0.56, 0.57, 0.60), ball * 0.95)
+    bare = _solid((0.34, 0.35, 0.365)) * (1 + 0.15 * _rings(r, 1.3, texture) * lands)[..., None]
+    bare = paint(bare, (0.40, 0.26, 0.08), band(r, 21.0, 31.2, 0.4) * (1 - ball))
+    bare = paint(bare, (0.46, 0.47, 0.50), ball * 0.95)
     bare = paint(bare, (0.70, 0.70, 0.70), 0.4 * _edge_wear(h) * lands)
     ink = np.maximum(arc_text("6208 - C3", 33.4, 39.6, 0.4, 1.9, 1.2), arc_text("DE 2 X 7", 33.4, 39.6, 3.5, 1.9, 1.2))
     return _finish(h, bare, 0.35 + 0.3 * ball + 0.1 * lands, ink, (0.07, 0.07, 0.08), (0.5, 0.5, 0.5), texture)

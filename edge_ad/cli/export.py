@@ -1,0 +1,82 @@
+"""``edge-ad export``: a fitted model becomes a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edge_ad.cli.common import cli_errors, echo_json, log
+
+
+@click.command(name="export")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Good parts for the golden frames.")
+@click.option("--layout", default="auto", show_default=True, help="auto, mvtec3d, eyecandies or recordings.")
+@click.option("--class-name", default=None, help="Class of a flat folder of recordings.")
+@click.option("--golden", default=4, show_default=True, type=click.IntRange(1, 32), help="Good golden frames.")
+@click.option(
+    "--checkpoints", default=None, type=click.Path(path_type=Path), help="Folder of the encoders' checkpoint files."
+)
+@click.option("--force", is_flag=True, help="Replace BUNDLE if it is one.")
+@cli_errors
+def command(
+    model: Path,
+    bundle: Path,
+    data: Path,
+    layout: str,
+    class_name: str | None,
+    golden: int,
+    checkpoints: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Turn the MODEL directory that `fit` wrote into a BUNDLE for the box.
+
+    Traces both encoders and the mappers to ONNX, with the text anchors as constants, and keeps the bundle only if its
+    float32 answer equals the torch reference's on the golden frames (half of them with a planted defect).
+
+    \b
+    Example:
+      edge-ad export demo/model demo/bundle --data demo/parts
+    """
+    from edge_ad.bundle.manifest import MANIFEST
+    from edge_ad.errors import EdgeAdError, missing_package
+
+    try:
+        from edge_ad.data.dataset import open_dataset
+        from edge_ad.export.bundle import TOLERANCE, export_bundle
+        from edge_ad.training.model_dir import load_model
+    except ModuleNotFoundError as e:
+        raise missing_package(str(e.name), "export") from None
+    if bundle.exists() and not force:
+        raise EdgeAdError(f"{bundle} exists already", "a new folder", "name another one or pass --force")
+    if bundle.exists() and not (bundle / MANIFEST).is_file():
+        raise EdgeAdError(f"{bundle} exists and is not a bundle", "a bundle to replace", "name another folder")
+    loaded = load_model(model, checkpoints)
+    report = export_bundle(
+        loaded, bundle, open_dataset(data, layout, class_name), golden=golden, replace=force, say=log
+    )
+    if as_json:
+        echo_json(
+            {
+                "bundle": str(bundle),
+                "graphs": {
+                    n: {"bytes": len(g.onnx), "nodes": g.nodes, "parameters": g.parameters}
+                    for n, g in report.graphs.items()
+                },
+                "map_difference": report.map_difference,
+                "score_difference": report.score_difference,
+                "tolerance": TOLERANCE,
+            }
+        )
+        return
+    click.echo(f"{'graph':8} {'nodes':>6} {'parameters':>11} {'MB':>7}")
+    for name, graph in report.graphs.items():
+        click.echo(f"{name:8} {graph.nodes:6d} {graph.parameters:11d} {len(graph.onnx) / 1e6:7.2f}")
+    click.echo(
+        f"worst difference from the torch reference: map {report.map_difference:.1e}, score {report.score_difference:.1e} "
+        f"(allowed {TOLERANCE:.0e}, relative)"
+    )
+    click.echo(f"wrote {bundle}; next: edge-ad calibrate thresholds {bundle} --data {data}")

@@ -1,0 +1,171 @@
+"""The whole method for one sample, literally as METHOD sections 2, 3 and 6 write it: every pixel, every layer.
+
+Slow on purpose. Training reads its tokens, and the restructured form that the device runs is tested against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from edge_ad.errors import EdgeAdError
+from edge_ad.models.checkpoints import load_exact
+from edge_ad.models.distance import distance, image_score, smooth
+from edge_ad.models.interpolate import bilinear, three_nearest
+from edge_ad.models.mappers import Mappers
+from edge_ad.presets import Preset
+
+ENCODERS = ("rgb_encoder.", "point_encoder.")
+
+
+@dataclass(frozen=True)
+class PixelFeatures:
+    """Measured and mapped features of all P = S*S pixels; the text pair is None without text."""
+
+    rgb: Tensor
+    points: Tensor
+    rgb_to_3d: Tensor
+    points_to_rgb: Tensor
+    rgb_to_text: Tensor | None
+    points_to_text: Tensor | None
+
+
+class ReferenceDetector(nn.Module):
+    """Encoders, mappers, statistics and anchors of one fitted model.
+
+    Buffers
+    -------
+    rgb_mean, rgb_std (D_rgb,), point_mean, point_std (D_3d,) : standardisation of the tokens' channels; identity where
+        the preset says no.
+    anchors (C, D_txt) : one text anchor a class.
+    balance (3,) : mean of Psi_rgb, Psi_3d and Psi_text on held-out good pixels; ones with ``balance = "none"``.
+    """
+
+    rgb_mean: Tensor
+    rgb_std: Tensor
+    point_mean: Tensor
+    point_std: Tensor
+    anchors: Tensor
+    balance: Tensor
+
+    def __init__(self, preset: Preset, rgb_encoder: nn.Module, point_encoder: nn.Module, classes: int) -> None:
+        super().__init__()
+        if classes < 1:
+            raise EdgeAdError(f"{classes} classes", "at least one")
+        self.preset = preset
+        self.rgb_encoder = rgb_encoder
+        self.point_encoder = point_encoder
+        self.mappers = Mappers(preset)
+        self.register_buffer("rgb_mean", torch.zeros(preset.dim_rgb))
+        self.register_buffer("rgb_std", torch.ones(preset.dim_rgb))
+        self.register_buffer("point_mean", torch.zeros(preset.dim_points))
+        self.register_buffer("point_std", torch.ones(preset.dim_points))
+        self.register_buffer("anchors", torch.zeros(classes, preset.text.dim))
+        self.register_buffer("balance", torch.ones(3))
+
+    def train(self, mode: bool = True) -> ReferenceDetector:
+        """Training mode for the mappers alone; the frozen encoders stay in eval mode."""
+        super().train(mode)
+        self.rgb_encoder.eval()
+        self.point_encoder.eval()
+        return self
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """What fitting produced (mappers, statistics, anchors, balance): the state dict without the encoders."""
+        return {k: v.contiguous() for k, v in self.state_dict().items() if not k.startswith(ENCODERS)}
+
+    def load_trained(self, state: Mapping[str, Tensor], where: str) -> None:
+        """Read back :meth:`trained_state`; EdgeAdError when it does not fit this preset and class count."""
+        frozen = {k: v for k, v in self.state_dict().items() if k.startswith(ENCODERS)}
+        load_exact(self, {**frozen, **state}, where=where)
+
+    def raw_tokens(self, rgb: Tensor, groups: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoder outputs before standardisation; arguments as :meth:`tokens`."""
+        return self.rgb_encoder(rgb[None])[0], self.point_encoder(groups[None], centers[None])[0]
+
+    def tokens(self, rgb: Tensor, groups: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+        """Standardised tokens of one sample.
+
+        rgb : (3,S,S) float32, ImageNet-normalised. groups : (G,K,3), each minus its centre; centers : (G,3); both
+        already in the unit that ``points.normalize`` asks for. Returns (T,D_rgb) and (G,D_3d).
+        """
+        rgb_tokens, point_tokens = self.raw_tokens(rgb, groups, centers)
+        return (rgb_tokens - self.rgb_mean) / self.rgb_std, (point_tokens - self.point_mean) / self.point_std
+
+    def pixel_features(
+        self, rgb_tokens: Tensor, point_tokens: Tensor, interp_index: Tensor, interp_weight: Tensor
+    ) -> PixelFeatures:
+        """Interpolate both token sets to all pixels and map them; arguments as :meth:`terms`."""
+        rgb = bilinear(rgb_tokens, self.preset.geometry.size)
+        points = three_nearest(point_tokens, interp_index, interp_weight)
+        if rgb.shape[0] != points.shape[0]:
+            raise EdgeAdError(f"interpolation rows for {points.shape[0]} pixels", f"{rgb.shape[0]}, one a pixel")
+        m = self.mappers
+        return PixelFeatures(
+            rgb,
+            points,
+            m.rgb_to_3d(rgb),
+            m.points_to_rgb(points),
+            None if m.rgb_to_text is None else m.rgb_to_text(rgb),
+            None if m.points_to_text is None else m.points_to_text(points),
+        )
+
+    def terms(
+        self,
+        rgb_tokens: Tensor,
+        point_tokens: Tensor,
+        interp_index: Tensor,
+        interp_weight: Tensor,
+        valid: Tensor,
+        class_index: int,
+    ) -> dict[str, Tensor]:
+        """The distances of eq. 12-14, each an (S,S) map, 0 at invalid pixels.
+
+        rgb_tokens : (T,D_rgb), point_tokens : (G,D_3d), from :meth:`tokens`. interp_index : (P,3) int64,
+        interp_weight : (P,3), P = S*S row-major; rows of invalid pixels may be index 0, weight 0.
+        valid : (S,S) bool. class_index : row of the anchors.
+
+        Returns ``rgb`` = D(F_rgb, F_3d->rgb), ``3d`` = D(F_3d, F_rgb->3d) and, where the preset has text,
+        ``text_rgb`` = D(A_c, F_rgb->text) and ``text_3d`` = D(A_c, F_3d->text).
+        """
+        f = self.pixel_features(rgb_tokens, point_tokens, interp_index, interp_weight)
+        flat = {"rgb": distance(f.rgb, f.points_to_rgb), "3d": distance(f.points, f.rgb_to_3d)}
+        if f.rgb_to_text is not None and f.points_to_text is not None:
+            anchor = self.anchors[class_index]
+            flat["text_rgb"] = distance(anchor, f.rgb_to_text)
+            flat["text_3d"] = distance(anchor, f.points_to_text)
+        return {name: torch.where(valid, d.reshape(valid.shape), 0.0) for name, d in flat.items()}
+
+    def class_distances(
+        self, rgb_tokens: Tensor, point_tokens: Tensor, interp_index: Tensor, interp_weight: Tensor, valid: Tensor
+    ) -> Tensor:
+        """(C,) mean distance of the valid pixels' text features (both modalities) to each anchor.
+
+        ``auto`` takes the class where it is least. NaN when no pixel is valid. EdgeAdError for a preset without text.
+        """
+        f = self.pixel_features(rgb_tokens, point_tokens, interp_index, interp_weight)
+        if f.rgb_to_text is None or f.points_to_text is None:
+            raise EdgeAdError("the class 'auto' needs text anchors, and this model has none", "", "name the class")
+        inside = valid.flatten()
+        to_rgb, to_3d = f.rgb_to_text[inside], f.points_to_text[inside]
+        return torch.stack([(distance(a, to_rgb) + distance(a, to_3d)).mean() / 2 for a in self.anchors])
+
+    def anomaly_map(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """(S,S) smoothed anomaly map, eq. 12-16: alpha Psi_rgb Psi_3d + beta Psi_text.
+
+        With ``fusion.balance = "train-mean"`` each Psi is first divided by its entry of ``balance``. Smoothing comes
+        last, so the map runs a few pixels over the border of the valid region (as CFM publishes it).
+        """
+        fusion = self.preset.fusion
+        mean_rgb, mean_3d, mean_text = self.balance if fusion.balance == "train-mean" else torch.ones(3)
+        psi = fusion.alpha * (terms["rgb"] / mean_rgb) * (terms["3d"] / mean_3d)
+        if "text_rgb" in terms:
+            psi = psi + fusion.beta * (terms["text_rgb"] * terms["text_3d"] / mean_text)
+        return smooth(psi, fusion.smoothing, fusion.sigma)
+
+    def score(self, anomaly_map: Tensor) -> float:
+        """Image score of a smoothed map, by ``fusion.score``."""
+        return float(image_score(anomaly_map, self.preset.fusion.score))

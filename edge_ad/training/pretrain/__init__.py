@@ -1,0 +1,5 @@
+"""Pretraining of the compact point encoder: masked autoencoding (Point-MAE) on procedural shapes seen as depth views.
+
+``shapes`` draws the views, ``solids`` are the bodies in them, ``pool`` groups and caches them, ``mae`` trains.
+Run it with ``python -m edge_ad.training.pretrain --out weights.safetensors``.
+"""

@@ -1,0 +1,182 @@
+"""Pixels for a training step: a few samples, a few of their valid pixels, features interpolated from the tokens."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from edge_ad.frame import F32, I64
+from edge_ad.presets import Preset
+from edge_ad.training.features import SampleFeatures, Source, load
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Mean and standard deviation a channel, (D,) float32; zeros and ones where the preset does not standardise."""
+
+    mean: F32
+    std: F32
+
+    def __call__(self, tokens: F32) -> F32:
+        """(N, D) -> (N, D) with zero mean and unit variance over the training tokens."""
+        return (tokens - self.mean) / self.std
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Features of P pixels: rgb (P, D_rgb), points (P, D_3d) float32, classes (P,) int64."""
+
+    rgb: Tensor
+    points: Tensor
+    classes: Tensor
+
+
+def bilinear(grid: int, size: int) -> tuple[I64, F32]:
+    """Interpolation from a grid x grid token map to size x size pixels (``align_corners=False``).
+
+    Returns
+    -------
+    (size * size, 4) int64 token indices and (size * size, 4) float32 weights that sum to 1.
+    """
+    position = np.clip((np.arange(size) + 0.5) * grid / size - 0.5, 0, grid - 1)
+    low = position.astype(np.int64)
+    high = np.minimum(low + 1, grid - 1)
+    share = position - low
+    index, weight = np.stack([low, high], 1), np.stack([1 - share, share], 1)
+    indices = index[:, None, :, None] * grid + index[None, :, None, :]
+    weights = weight[:, None, :, None] * weight[None, :, None, :]
+    return indices.reshape(-1, 4), weights.reshape(-1, 4).astype(np.float32)
+
+
+def standards(preset: Preset, sources: Sequence[Source]) -> tuple[Standard, Standard]:
+    """Statistics of the training tokens: all point tokens, and those colour tokens whose cell holds a valid pixel."""
+    grid, size = preset.rgb.grid, preset.geometry.size
+    wanted = (preset.rgb.standardize, preset.points.standardize)
+    dims = (preset.dim_rgb, preset.dim_points)
+    if not any(wanted):
+        return _identity(dims[0]), _identity(dims[1])
+    count = [0, 0]
+    total = [np.zeros(d) for d in dims]
+    square = [np.zeros(d) for d in dims]
+    for source in sources:
+        f = load(source)
+        cells = np.unique(f.pixels // size * grid // size * grid + f.pixels % size * grid // size)
+        for i, tokens in enumerate((f.rgb_tokens[cells], f.point_tokens)):
+            x = tokens.astype(np.float64)
+            count[i] += len(x)
+            total[i] += x.sum(0)
+            square[i] += (x * x).sum(0)
+    made = []
+    for i in (0, 1):
+        mean = total[i] / count[i]
+        std = np.sqrt(np.maximum(square[i] / count[i] - mean**2, 0))
+        # A channel that never varies carries nothing: it is centred and otherwise left alone.
+        std = np.where(std > 1e-6 * max(float(std.max()), 1e-12), std, 1.0)
+        made.append(Standard(mean.astype(np.float32), std.astype(np.float32)) if wanted[i] else _identity(dims[i]))
+    return made[0], made[1]
+
+
+def _identity(dim: int) -> Standard:
+    return Standard(np.zeros(dim, np.float32), np.ones(dim, np.float32))
+
+
+class PixelSampler:
+    """Draws batches of pixels; what step ``n`` gives depends on the seed and ``n`` alone.
+
+    Parameters
+    ----------
+    sources : the samples. classes : names, in the order of the model's class indices.
+    rgb_standard, point_standard : applied to the tokens.
+    memory_bytes : budget for features kept in memory; beyond it the oldest are read from disk again.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        sources: Sequence[Source],
+        classes: Sequence[str],
+        rgb_standard: Standard,
+        point_standard: Standard,
+        *,
+        memory_bytes: int = 2 << 30,
+    ) -> None:
+        self.sources = tuple(sources)
+        self.class_index = {name: i for i, name in enumerate(classes)}
+        self.standards = (rgb_standard, point_standard)
+        index, weight = bilinear(preset.rgb.grid, preset.geometry.size)
+        self._index, self._weight = torch.from_numpy(index), torch.from_numpy(weight)
+        self._kept: OrderedDict[int, SampleFeatures] = OrderedDict()
+        self._free = memory_bytes
+
+    def features(self, i: int) -> SampleFeatures:
+        """Standardised features of sample ``i``."""
+        if i in self._kept:
+            self._kept.move_to_end(i)
+            return self._kept[i]
+        f = load(self.sources[i])
+        rgb, points = self.standards
+        f = SampleFeatures(rgb(f.rgb_tokens), points(f.point_tokens), f.pixels, f.interp_index, f.interp_weight)
+        self._kept[i] = f
+        self._free -= _size(f)
+        while self._free < 0 and len(self._kept) > 1:
+            self._free += _size(self._kept.popitem(last=False)[1])
+        return f
+
+    def interpolate(self, i: int, rows: I64) -> tuple[Tensor, Tensor]:
+        """Features of the given valid pixels of sample ``i``: (P, D_rgb) and (P, D_3d)."""
+        f = self.features(i)
+        pixels = torch.from_numpy(f.pixels[rows])
+        rgb = F.embedding_bag(
+            self._index[pixels], torch.from_numpy(f.rgb_tokens), per_sample_weights=self._weight[pixels], mode="sum"
+        )
+        points = F.embedding_bag(
+            torch.from_numpy(f.interp_index[rows]),
+            torch.from_numpy(f.point_tokens),
+            per_sample_weights=torch.from_numpy(f.interp_weight[rows]),
+            mode="sum",
+        )
+        return rgb, points
+
+    def batch(self, samples: Sequence[int], pixels: int, seed: Sequence[int]) -> Batch:
+        """``pixels`` pixels, spread evenly over ``samples`` and drawn with replacement."""
+        rng = np.random.default_rng(list(seed))
+        rgb, points, classes = [], [], []
+        for n, i in enumerate(samples):
+            share = pixels * (n + 1) // len(samples) - pixels * n // len(samples)
+            rows = rng.integers(0, self.sources[i].pixels, share)
+            x, y = self.interpolate(i, rows)
+            rgb.append(x)
+            points.append(y)
+            classes.append(torch.full((share,), self.class_index[self.sources[i].class_name], dtype=torch.long))
+        return Batch(torch.cat(rgb), torch.cat(points), torch.cat(classes))
+
+    def steps_per_epoch(self, samples_per_step: int) -> int:
+        """How many steps visit every sample once."""
+        return -(-len(self.sources) // samples_per_step)
+
+    def step(self, number: int, samples_per_step: int, pixels: int, seed: int) -> Batch:
+        """The batch of step ``number`` (from 0): each epoch goes through all samples in an order of its own."""
+        per_epoch = self.steps_per_epoch(samples_per_step)
+        epoch, k = divmod(number, per_epoch)
+        order = np.random.default_rng([seed, 0, epoch]).permutation(len(self.sources))
+        chosen = order[k * samples_per_step : (k + 1) * samples_per_step]
+        return self.batch([int(i) for i in chosen], pixels, (seed, 1, number))
+
+    def every(self, pixels: int, seed: int) -> Iterator[Batch]:
+        """One batch a sample of at most ``pixels`` distinct pixels, in order (for means on held-out parts)."""
+        for i, source in enumerate(self.sources):
+            rng = np.random.default_rng([seed, 2, i])
+            rows = np.sort(rng.permutation(source.pixels)[:pixels])
+            rgb, points = self.interpolate(i, rows)
+            classes = torch.full((len(rows),), self.class_index[source.class_name], dtype=torch.long)
+            yield Batch(rgb, points, classes)
+
+
+def _size(f: SampleFeatures) -> int:
+    return sum(a.nbytes for a in vars(f).values())
