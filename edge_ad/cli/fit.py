@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +68,7 @@ def command(
     and ends with the same bits.
     """
     from edge_ad.data.dataset import open_dataset
+    from edge_ad.parallel import cores
     from edge_ad.presets import load_preset
     from edge_ad.training.fit import FitOptions, fit
     from edge_ad.training.trainer import TrainingPlan
@@ -78,14 +78,14 @@ def command(
         preset = override(preset, (f"training.seed={seed}",))
     if epochs is not None:
         preset = override(preset, (f"training.epochs={epochs}",))
-    cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+    most = min(cores(), 8)
     options = FitOptions(
         classes=tuple(c.strip() for c in classes.split(",") if c.strip()),
         augment=augment,
-        jobs=jobs or cores,
+        jobs=jobs or most,
         fresh=not resume,
         replace=force,
-        plan=TrainingPlan(samples_per_step=samples_per_step, min_steps=min_steps, threads=threads or cores),
+        plan=TrainingPlan(samples_per_step=samples_per_step, min_steps=min_steps, threads=threads or most),
         checkpoints_dir=checkpoints,
     )
     dataset = open_dataset(data, layout=layout, class_name=class_name)

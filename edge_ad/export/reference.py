@@ -46,5 +46,5 @@ def score_reference(
     )
     index, weight = spread(points, sample.valid)
     terms = detector.terms(rgb_tokens, point_tokens, index, weight, torch.from_numpy(sample.valid), class_index)
-    anomaly = detector.anomaly_map(terms)
+    anomaly = detector.anomaly_map(terms, torch.from_numpy(sample.valid))
     return ReferenceResult({k: v.numpy() for k, v in terms.items()}, anomaly.numpy(), detector.score(anomaly))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edge_ad.errors import EdgeAdError
 from edge_ad.models.checkpoints import load_exact
-from edge_ad.models.distance import distance, image_score, smooth
+from edge_ad.models.distance import distance, image_score, smooth, smooth_over_valid
 from edge_ad.models.interpolate import bilinear, three_nearest
 from edge_ad.models.mappers import Mappers
 from edge_ad.presets import Preset
@@ -153,17 +153,22 @@ class ReferenceDetector(nn.Module):
         to_rgb, to_3d = f.rgb_to_text[inside], f.points_to_text[inside]
         return torch.stack([(distance(a, to_rgb) + distance(a, to_3d)).mean() / 2 for a in self.anchors])
 
-    def anomaly_map(self, terms: Mapping[str, Tensor]) -> Tensor:
+    def anomaly_map(self, terms: Mapping[str, Tensor], valid: Tensor | None = None) -> Tensor:
         """(S,S) smoothed anomaly map, eq. 12-16: alpha Psi_rgb Psi_3d + beta Psi_text.
 
         With ``fusion.balance = "train-mean"`` each Psi is first divided by its entry of ``balance``. Smoothing comes
-        last, so the map runs a few pixels over the border of the valid region (as CFM publishes it).
+        last. With ``fusion.smooth_over = "image"`` the map runs a few pixels over the border of the valid region (as CFM
+        publishes it); with ``"valid"``, which needs ``valid`` (S,S) bool, it is a mean over valid pixels.
         """
         fusion = self.preset.fusion
         mean_rgb, mean_3d, mean_text = self.balance if fusion.balance == "train-mean" else torch.ones(3)
         psi = fusion.alpha * (terms["rgb"] / mean_rgb) * (terms["3d"] / mean_3d)
         if "text_rgb" in terms:
             psi = psi + fusion.beta * (terms["text_rgb"] * terms["text_3d"] / mean_text)
+        if fusion.smooth_over == "valid":
+            if valid is None:
+                raise EdgeAdError("no mask of valid pixels", "one, for fusion.smooth_over = \"valid\"")
+            return smooth_over_valid(psi, valid, fusion.smoothing, fusion.sigma)
         return smooth(psi, fusion.smoothing, fusion.sigma)
 
     def score(self, anomaly_map: Tensor) -> float:

@@ -49,6 +49,17 @@ def smooth(anomaly_map: Tensor, method: str, sigma: float = 4.0) -> Tensor:
     return x[0, 0]
 
 
+def smooth_over_valid(anomaly_map: Tensor, valid: Tensor, method: str, sigma: float = 4.0) -> Tensor:
+    """:func:`smooth` as a weighted mean of the valid pixels alone: an (S,S) map, 0 where ``valid`` (S,S) is False.
+
+    Zeros at invalid pixels would pull a defect down that borders on lost depth, as defects do.
+    """
+    if method == "none":
+        return anomaly_map
+    weight = smooth(valid.to(anomaly_map), method, sigma)
+    return torch.where(valid, smooth(anomaly_map, method, sigma) / weight.clamp_min(1e-6), 0.0)
+
+
 def image_score(anomaly_map: Tensor, method: str = "max") -> Tensor:
     """Score of an (S,S) map, a 0-d tensor: ``max``, or CFM's ``max-over-rms`` = max / sqrt(mean of the non-zero map).
 

@@ -121,6 +121,7 @@ class Fusion:
     beta: float
     balance: str
     smoothing: str
+    smooth_over: str
     sigma: float
     score: str
     min_region_px: int
@@ -128,6 +129,7 @@ class Fusion:
     CHOICES = {
         "balance": ("none", "train-mean"),
         "smoothing": ("box-cascade", "gaussian", "none"),
+        "smooth_over": ("image", "valid"),
         "score": ("max", "max-over-rms"),
     }
 

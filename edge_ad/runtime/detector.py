@@ -151,7 +151,7 @@ class Detector:
             flat = np.zeros(sample.valid.shape, dtype=np.float32)
             flat[sample.valid] = fuse(distances, f.alpha, f.beta, self.bundle.balance)
         with watch.stage("map"):
-            smoothed = smooth(flat, f)
+            smoothed = smooth(flat, f, sample.valid)
             score = image_score(smoothed, f)
         return Scored(class_name, smoothed, score, distances, _anchor_distance(distances))
 
@@ -253,7 +253,8 @@ def _limits(bundle: Bundle, class_name: str, precision: str) -> Limits:
     entry = bundle.threshold(class_name, precision)
     if entry is None:
         return Limits()
-    return Limits(entry.value, entry.mask_value, entry.lost_share, entry.anchor_distance)
+    lost, anchor = (float("nan") if v is None else v for v in (entry.lost_share, entry.anchor_distance))
+    return Limits(entry.value, entry.mask_value, lost, anchor)
 
 
 def load_detector(

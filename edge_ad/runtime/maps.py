@@ -9,15 +9,25 @@ from edge_ad.frame import F32, Bool, Region, SampleTransform
 from edge_ad.presets import Fusion
 
 
-def smooth(anomaly: F32, fusion: Fusion) -> F32:
-    """(S, S) float32 -> (S, S) float32 by ``fusion.smoothing``; zeros lie beyond the border.
+def smooth(anomaly: F32, fusion: Fusion, valid: Bool) -> F32:
+    """(S, S) float32, 0 where ``valid`` (S, S) is False -> (S, S) float32 by ``fusion.smoothing``.
 
-    ``box-cascade``: five 5 x 5 box filters, then three of 7 x 7, as CFM publishes.
+    ``box-cascade``: five 5 x 5 box filters, then three of 7 x 7, as CFM publishes. ``gaussian``: cut at 4 sigma. Zeros lie
+    beyond the border. ``smooth_over = "valid"`` makes it a weighted mean of the valid pixels, 0 elsewhere.
     """
     if fusion.smoothing == "none":
         return anomaly
+    if fusion.smooth_over == "image":
+        return _filter(anomaly, fusion)
+    weight = np.maximum(_filter(valid.astype(np.float32), fusion), np.float32(1e-6))
+    return np.where(valid, _filter(anomaly, fusion) / weight, np.float32(0))
+
+
+def _filter(anomaly: F32, fusion: Fusion) -> F32:
     if fusion.smoothing == "gaussian":
-        return np.asarray(cv2.GaussianBlur(anomaly, (0, 0), fusion.sigma, borderType=cv2.BORDER_CONSTANT), np.float32)
+        radius = int(4.0 * fusion.sigma + 0.5)
+        kernel = cv2.getGaussianKernel(2 * radius + 1, fusion.sigma, cv2.CV_32F)
+        return np.asarray(cv2.sepFilter2D(anomaly, -1, kernel, kernel, borderType=cv2.BORDER_CONSTANT), np.float32)
     for width, times in ((5, 5), (7, 3)):
         for _ in range(times):
             anomaly = cv2.blur(anomaly, (width, width), borderType=cv2.BORDER_CONSTANT)  # type: ignore[assignment]

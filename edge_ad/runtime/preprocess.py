@@ -116,10 +116,10 @@ class Preprocessor:
     def _cut(
         self, colour: U8, xyz: F32, foreground: Bool, lost: Bool, t: SampleTransform, notes: tuple[str, ...]
     ) -> Sample:
-        rgb = resize_colour(colour, t).astype(np.float32) / np.float32(255)
-        rgb = (rgb - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        scaled = resize_colour(colour, t).astype(np.float32) / np.float32(255)
+        rgb = (scaled - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
         valid = mask_to_sample(foreground, t)
-        cloud = nearest_to_sample(xyz, t)
+        cloud = np.asarray(nearest_to_sample(xyz, t), np.float32)
         cloud[~valid] = 0
         return Sample(
             rgb=np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32),

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -24,19 +22,19 @@ from safetensors.numpy import save
 from torch import nn
 
 from edge_ad.data.dataset import Item
-from edge_ad.errors import EdgeAdError, InvalidFrame
+from edge_ad.errors import InvalidFrame
 from edge_ad.files import write_bytes
 from edge_ad.frame import F32, I64, Frame
 from edge_ad.models.build import assemble
+from edge_ad.parallel import run_parallel
 from edge_ad.presets import Preset
 from edge_ad.runtime.point_input import prepare_points
 from edge_ad.runtime.preprocess import Preprocessor, Scene
-from edge_ad.training.augment import augment
+from edge_ad.data.augment import augment
 
 # Part of every cache key: to be raised when the content of a file changes for the same inputs.
 CACHE_VERSION = 1
 T = TypeVar("T")
-R = TypeVar("R")
 
 
 class Track(Protocol):
@@ -162,13 +160,18 @@ def extract(
     """
     sources: list[Source] = []
     refused: list[tuple[str, str]] = []
-    results = run_parallel(_Extractor(recipe), jobs, processes=processes)
-    for job, result in zip(jobs, track(results, len(jobs), "features"), strict=True):
-        if isinstance(result, str):
-            refused.append((job.item.name, result))
-        else:
-            path, counts = result
-            sources += [Source(path, i, job.item.class_name, job.key, n) for i, n in enumerate(counts)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # in this process as in a worker: the same bits
+    try:
+        results = run_parallel(_Extractor(recipe), jobs, processes=processes)
+        for job, result in zip(jobs, track(results, len(jobs), "features"), strict=True):
+            if isinstance(result, str):
+                refused.append((job.item.name, result))
+            else:
+                path, counts = result
+                sources += [Source(path, i, job.item.class_name, job.key, n) for i, n in enumerate(counts)]
+    finally:
+        torch.set_num_threads(threads)
     return sources, refused
 
 
@@ -255,45 +258,3 @@ def _cached_counts(path: Path) -> list[int] | None:
             return [int(file.get_slice(f"{i}.pixels").get_shape()[0]) for i in range(samples)]
     except (SafetensorError, OSError):
         return None
-
-
-_worker: Callable[[Any], Any] | None = None
-
-
-def _start_worker(function: Callable[[Any], Any]) -> None:
-    global _worker
-    torch.set_num_threads(1)
-    _worker = function
-
-
-def _call_worker(argument: Any) -> Any:
-    if _worker is None:
-        raise RuntimeError("the worker was not started")
-    return _worker(argument)
-
-
-def run_parallel(function: Callable[[T], R], arguments: Sequence[T], *, processes: int) -> Iterator[R]:
-    """``map`` over processes with one torch thread each, in order; in this process when ``processes`` is 1.
-
-    Processes are spawned: forking a process that has run OpenMP threads may hang. ``function`` must be picklable.
-    """
-    if processes < 1:
-        raise EdgeAdError(f"{processes} jobs", "at least 1")
-    if processes == 1 or len(arguments) < 2:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # the same bits as in a worker
-        try:
-            for argument in arguments:
-                yield function(argument)
-        finally:
-            torch.set_num_threads(threads)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(processes, len(arguments)), mp_context=context, initializer=_start_worker, initargs=(function,)
-    ) as pool:
-        try:
-            yield from pool.map(_call_worker, arguments, chunksize=1)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise

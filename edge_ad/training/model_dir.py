@@ -120,8 +120,8 @@ def load_model(path: str | Path, checkpoints_dir: str | Path | None = None) -> L
     Raises
     ------
     EdgeAdError
-        No model directory, one of a newer schema, a file that does not fit, or other encoder weights than those the model
-        was fitted on.
+        No model directory, one of a newer schema, a file that does not fit, or other encoder weights than those the
+        model was fitted on.
     """
     path = Path(path)
     if not (path / DESCRIPTION).is_file():

@@ -10,11 +10,12 @@ import numpy as np
 from edge_ad.data.dataset import Dataset
 from edge_ad.errors import EdgeAdError, InvalidFrame
 from edge_ad.frame import U8
+from edge_ad.parallel import run_parallel
 from edge_ad.presets import Preset
 from edge_ad.runtime.geometry import frame_xyz
 from edge_ad.runtime.point_input import radius
 from edge_ad.runtime.preprocess import Preprocessor, Scene
-from edge_ad.training.features import Job, Track, run_parallel, silent
+from edge_ad.training.features import Job, Track, silent
 
 EXPECTED_SHARE = 0.95  # METHOD section 1
 
@@ -63,7 +64,7 @@ class _Looker:
 def survey(
     preset: Preset, dataset: Dataset, jobs: Sequence[Job], *, processes: int = 1, track: Track = silent
 ) -> Survey:
-    """Look at the training frames where the preset needs it (``points.normalize = fixed`` or ``geometry.pose = fixed``).
+    """Look at the training frames where the preset needs it (``points.normalize`` or ``geometry.pose`` is ``fixed``).
 
     Raises
     ------
@@ -82,7 +83,8 @@ def survey(
     for job, look in zip(jobs, track(looks, len(jobs), "survey"), strict=True):
         if look is not None:
             radii += look.radii
-            if fixed_pose:
+            # Variations of a frame have dropouts of their own: they say nothing about the camera.
+            if fixed_pose and job.seed is None:
                 _count(counts, job.item.class_name, look)
     if preset.points.normalize == "fixed" and not radii:
         raise EdgeAdError(

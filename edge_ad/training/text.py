@@ -45,7 +45,8 @@ def embed_prompts(preset: Preset, prompts: Sequence[Sequence[str]], checkpoints_
     """
     if preset.text.encoder == "none":
         raise EdgeAdError(
-            "the preset has text.encoder = none", "clip or minilm, for mappers into the text space",
+            "the preset has text.encoder = none",
+            "clip or minilm, for mappers into the text space",
             "set text.encoder, or mappers.kind = cfm for a model without text",
         )
     flat = [p for row in prompts for p in row]

@@ -76,8 +76,8 @@ class Learner(nn.Module):
 class _Cosine(torch.autograd.Function):
     """Cosine of rows, (P, D) and (P, D) -> (P,), with a gradient in two passes over the rows.
 
-    The same as ``F.cosine_similarity``, whose backward takes three times as long on a CPU (its broadcast products are not
-    vectorised) and was a third of a step.
+    The same as ``F.cosine_similarity``; with that one a training step took 0.19 s of one core, with this one 0.13
+    (4096 pixels, preset compact).
     """
 
     @staticmethod

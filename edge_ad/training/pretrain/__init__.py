@@ -1,5 +1,6 @@
 """Pretraining of the compact point encoder: masked autoencoding (Point-MAE) on procedural shapes seen as depth views.
 
-``shapes`` draws the views, ``solids`` are the bodies in them, ``pool`` groups and caches them, ``mae`` trains.
+``shapes`` draws the views, ``solids`` are the bodies in them, ``pool`` groups and
+caches them, ``mae`` is the network and its losses, ``train`` the run.
 Run it with ``python -m edge_ad.training.pretrain --out weights.safetensors``.
 """

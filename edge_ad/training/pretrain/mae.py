@@ -59,6 +59,10 @@ class MaskedAutoencoder(nn.Module):
         features: Tensor = self.encoder(groups * COORDINATE_SCALE, centers)
         return features
 
+    def encode_tokens(self, groups: Tensor) -> Tensor:
+        """Mini-PointNet alone, groups in radius units."""
+        return self.encoder.group_tokens(groups * COORDINATE_SCALE)
+
     def decode(self, encoded: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         """Points ``(B, M, K, 3)``, scaled, of the groups centred at ``masked`` (B, M, 3), from the last block's
         normed output ``encoded`` (B, V, dim) at ``visible`` (B, V, 3)."""
@@ -97,8 +101,8 @@ def local_geometry(groups: Tensor) -> Tensor:
     """What the surface does in each group: ``(N, K, 3)`` radius units -> ``(N, 8)``, all of order 1.
 
     The depth axis as a quadric of the image axes, ``z = a + b x + c y + d x^2 + e x y + f y^2``, by ridge-regularised
-    least squares; then tanh of height, arctan of slopes, tanh of curvatures, the logarithm of the fit's residual, and the
-    group's size.
+    least squares; then tanh of height, arctan of slopes, tanh of curvatures, the logarithm of the fit's residual, and
+    the group's size.
     """
     p = groups.float() * COORDINATE_SCALE
     size = p.square().sum(-1).amax(-1).sqrt().clamp_min(1e-3)
@@ -184,10 +188,9 @@ def augment(
     mirror[:, 0] = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
     matrix = (lean @ turn) * mirror[:, None, :] * uniform(0.9, 1.1)[:, None, None]
     offset = torch.randn(groups.shape[:3], generator=generator) * uniform(*noise)[:, None, None]
-    groups, clean, centers = (v @ matrix.transpose(1, 2).reshape(batch, *[1] * (v.ndim - 3), 3, 3) for v in (groups, clean, centers))
-    groups = groups.clone()
-    groups[..., 2] += offset
-    return groups, clean, centers
+    turned = [(v.reshape(batch, -1, 3) @ matrix.transpose(1, 2)).reshape(v.shape) for v in (groups, clean, centers)]
+    turned[0][..., 2] += offset
+    return turned[0], turned[1], turned[2]
 
 
 def _axis_angle(axis: Tensor, angle: Tensor) -> Tensor:

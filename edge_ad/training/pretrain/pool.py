@@ -68,7 +68,14 @@ def make_pool(
 
 
 def load_or_make_pool(
-    work: Path, count: int, groups: int, size: int, seed: int, *, grid: int = 224, say: Callable[[str], None] | None = None
+    work: Path,
+    count: int,
+    groups: int,
+    size: int,
+    seed: int,
+    *,
+    grid: int = 224,
+    say: Callable[[str], None] | None = None,
 ) -> Pool:
     """The pool of these sizes and this seed, read from ``work`` when an earlier run left it there."""
     stem = f"pool-n{count}-g{groups}-k{size}-s{seed}-r{grid}"

@@ -252,7 +252,7 @@ def _attempt(rng: np.random.Generator, size: int, noise: float | None, features:
     kind = str(rng.choice(FAMILIES, p=[0.3, 0.25, 0.1, 0.15, 0.2]))
     reach = float(rng.uniform(0.95, 1.35))
     steps = ((np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1) * reach
-    y, x = np.meshgrid(steps, steps, indexing="ij")
+    y, x = (np.asarray(v, np.float32) for v in np.meshgrid(steps, steps, indexing="ij"))
     if kind == "relief":
         depth = _relief(rng, x, y)
         clean = np.stack([x, y, depth], -1)
@@ -275,9 +275,10 @@ def _attempt(rng: np.random.Generator, size: int, noise: float | None, features:
     seen = clean[valid]
     extent = float(np.linalg.norm(np.ptp(seen[:, :2], axis=0)))
     if features:
-        clean[..., 2] += local_features(rng, x, y, valid, extent)
-    if rng.random() < 0.3 and features:
-        clean[..., 2] += extent * rng.uniform(0, 0.004) * waves(rng, x / extent, y / extent, 3, 20)
+        z = clean[..., 2] + local_features(rng, x, y, valid, extent)
+        if rng.random() < 0.3:
+            z = z + extent * rng.uniform(0, 0.004) * waves(rng, x / np.float32(extent), y / np.float32(extent), 3, 20)
+        clean = np.concatenate([clean[..., :2], z[..., None]], -1)
     clean = np.where(valid[..., None], clean, 0).astype(np.float32)
     if noise is None:
         noise = 0.0 if rng.random() < 0.15 else float(np.exp(rng.uniform(np.log(0.0002), np.log(0.003))))

@@ -1,0 +1,99 @@
+"""``edge-ad fit`` from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+from click.testing import CliRunner
+
+from edge_ad.cli.fit import command, override
+from edge_ad.errors import EdgeAdError
+from edge_ad.files import write_json
+from edge_ad.presets import load_preset
+from tests.training.tiny import make_frame, tiny_preset
+
+
+def write_recordings(folder: Path, count: int) -> None:
+    folder.mkdir(parents=True)
+    for i in range(count):
+        frame = make_frame("cookie", i)
+        cv2.imwrite(str(folder / f"r{i}.color.png"), frame.colour[..., ::-1])
+        cv2.imwrite(str(folder / f"r{i}.depth.png"), frame.depth)
+    k = frame.intrinsics
+    assert k is not None
+    camera = {"width": k.width, "height": k.height, "fx": k.fx, "fy": k.fy, "ppx": k.ppx, "ppy": k.ppy}
+    write_json(folder / "camera.json", {**camera, "depth_scale_m": 1e-4, "depth_aligned_to": "color"})
+
+
+def write_preset(path: Path) -> None:
+    """The tiny preset as TOML."""
+
+    def toml(value: object) -> str:
+        return json.dumps(value) if not isinstance(value, bool) else str(value).lower()
+
+    lines = []
+    for table, fields in tiny_preset().to_dict().items():
+        if isinstance(fields, dict):
+            lines += [f"[{table}]", *(f"{k} = {toml(v)}" for k, v in fields.items())]
+    path.write_text('name = "tiny"\n' + "\n".join(lines) + "\n")
+
+
+def test_fit_a_folder_of_recordings(tmp_path: Path) -> None:
+    write_recordings(tmp_path / "data", 5)
+    write_preset(tmp_path / "tiny.toml")
+    arguments = [
+        "--data",
+        str(tmp_path / "data"),
+        "--out",
+        str(tmp_path / "model"),
+        "--preset",
+        str(tmp_path / "tiny.toml"),
+    ]
+    arguments += ["--class-name", "bottle cap", "--min-steps", "8", "--jobs", "1", "--threads", "1", "--json"]
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["classes"] == ["bottle cap"]
+    assert document["training_samples"] == {"bottle cap": 4}
+    assert document["held_out_samples"] == 1
+    assert "fit" in result.stderr and "8/8" in result.stderr
+    description = json.loads((tmp_path / "model/model.json").read_text())
+    assert description["classes"] == [{"name": "bottle cap", "prompt": "bottle cap"}]
+    assert (tmp_path / "model.cache").is_dir()
+
+    again = CliRunner().invoke(command, arguments)
+    assert again.exit_code == 1
+    assert again.stderr.startswith("error: ")
+    assert "exists already" in again.stderr
+    assert CliRunner().invoke(command, [*arguments, "--force"]).exit_code == 0
+
+
+def test_overrides() -> None:
+    preset = override(
+        load_preset("compact"),
+        ("geometry.crop=roi", "fusion.beta=0.25", "rgb.taps=[2, 4]", "rgb.standardize=false", 'text.encoder="none"'),
+    )
+    assert preset.geometry.crop == "roi"
+    assert preset.fusion.beta == 0.25
+    assert preset.rgb.taps == (2, 4)
+    assert preset.rgb.standardize is False
+    assert preset.text.encoder == "none"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("geometry.crop", "TABLE.FIELD=VALUE"),
+        ("crop=roi", "TABLE.FIELD=VALUE"),
+        ("nothing.crop=roi", "no table 'nothing'"),
+        ("geometry.nothing=1", "unknown field nothing"),
+        ("geometry.crop=circle", "one of image, roi, part"),
+        ("training.epochs=many", "a value of type int"),
+    ],
+)
+def test_a_bad_override_is_one_clear_error(text: str, message: str) -> None:
+    with pytest.raises(EdgeAdError, match=message):
+        override(load_preset("compact"), (text,))
