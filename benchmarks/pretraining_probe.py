@@ -10,9 +10,9 @@ Three measurements on shapes that no training run has drawn (seeds of their own)
 2. *Linear probe*. Ridge regression from features to the noise-free local surface (height, slopes, curvatures,
    residual of a quadric fit), R^2 on shapes that the fit has not seen.
 3. *Detection*. The task itself in small, the colour encoder replaced by perfect knowledge of the place on the part:
-   each shape is seen in a few poses (turn, tilt, shift), each with its own noise and its own grouping; the expected feature
-   of a group is the mean over poses of the features interpolated at the same place of the part; the score is the L2
-   distance to it; AUROC of groups in a dent against groups without, over held-out poses.
+   each shape is seen in a few poses (turn, tilt, shift), each with its own noise and its own grouping; the expected
+   feature of a group is the mean over poses of the features interpolated at the same place of the part; the score
+   is the L2 distance to it; AUROC of groups in a dent against groups without, over held-out poses.
 
 Run: python benchmarks/pretraining_probe.py [WEIGHTS ...]; each is a .safetensors file, "package" or "random".
 """

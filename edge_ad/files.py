@@ -1,10 +1,15 @@
-"""Files that are never half written: temporary name, fsync, rename."""
+"""Files that are never half written: temporary name, fsync, rename.
+
+Temporary names are ``.NAME.PID.tmp``, and ``.NAME.PID.old.tmp`` for what is being replaced. What a killed process left
+behind goes away when the next one writes there.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,23 +29,86 @@ def _fsync_dir(path: Path) -> None:
         os.close(fd)
 
 
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]{1,9})\.(?P<old>old\.)?tmp", re.DOTALL)
+_swept: set[tuple[int, Path]] = set()
+
+
+def _dead(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Remove what dead processes left in ``folder`` while they wrote ``name`` (None: any file, but no folder).
+
+    A folder that was moved away and whose successor never came gets its own name back.
+    """
+    try:
+        entries = [e.name for e in os.scandir(folder)]
+    except OSError:
+        return
+    for entry in entries:
+        found = _LEFTOVER.fullmatch(entry)
+        path = folder / entry
+        if found is None or not _dead(int(found["pid"])) or name not in (None, found["name"]):
+            continue
+        try:
+            if path.is_dir() and not path.is_symlink():
+                if name is None:
+                    continue
+                if found["old"] and not (folder / name).exists():
+                    os.replace(path, folder / name)
+                else:
+                    shutil.rmtree(path)
+            else:
+                path.unlink()
+        except OSError:  # another process was faster, or it is not ours to remove
+            continue
+
+
+def _sweep_once(folder: Path) -> None:
+    # Once a process and folder: a listing for every picture of a long run would cost more than the pictures.
+    key = (os.getpid(), folder.resolve())
+    if key not in _swept:
+        _swept.add(key)
+        sweep(folder)
+
+
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write ``data`` to ``path`` so that a kill leaves the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    tmp = temporary(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_once(path.parent)
         with open(tmp, "wb") as f:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
         os.replace(tmp, path)
     except OSError as e:
-        tmp.unlink(missing_ok=True)
+        _forget(tmp)
         raise EdgeAdError(f"cannot write {path}: {e.strerror}", "", "free some space or check the permissions") from e
     except BaseException:
-        tmp.unlink(missing_ok=True)
+        _forget(tmp)
         raise
     _fsync_dir(path.parent)
+
+
+def _forget(tmp: Path) -> None:
+    try:
+        tmp.unlink()
+    except OSError:  # never made, or in a folder that is none
+        pass
+
+
+def temporary(path: Path) -> Path:
+    """The name beside ``path`` under which this process prepares it."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,9 +135,14 @@ def write_image(path: Path, image: np.ndarray) -> None:
     import cv2
 
     bgr = image[..., ::-1] if image.ndim == 3 else image
-    ok, data = cv2.imencode(path.suffix, np.ascontiguousarray(bgr))
+    try:
+        ok, data = cv2.imencode(path.suffix, np.ascontiguousarray(bgr))
+    except cv2.error:
+        ok = False
     if not ok:
-        raise EdgeAdError(f"cannot encode an image of shape {image.shape} as {path.suffix}")
+        raise EdgeAdError(
+            f"{path}: cannot encode {image.dtype} {image.shape} as '{path.suffix}'", "a .png or .jpg file"
+        )
     write_bytes(path, data.tobytes())
 
 
@@ -96,12 +169,18 @@ def sha256(path: Path) -> str:
 def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Fill a folder under a temporary name; it gets its own name only when the block ends well.
 
-    Raises EdgeAdError when ``path`` exists already and ``replace`` is false.
+    Raises
+    ------
+    EdgeAdError
+        ``path`` exists already and ``replace`` is false, or is a file.
     """
     if path.exists() and not replace:
         raise EdgeAdError(f"{path} exists already", "a new folder", "name another one or pass --force")
+    if path.exists() and not path.is_dir():
+        raise EdgeAdError(f"{path} is a file", "a folder to replace", "name another one")
     path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    sweep(path.parent, path.name)
+    tmp = temporary(path)
     if tmp.exists():
         shutil.rmtree(tmp)
     tmp.mkdir()
@@ -114,14 +193,27 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
                     os.fsync(fd)
                 finally:
                     os.close(fd)
-        if path.exists():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
-            os.replace(path, old)
-            os.replace(tmp, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(tmp, path)
-        _fsync_dir(path.parent)
+        take_place(tmp, path)
     except BaseException:
         shutil.rmtree(tmp, ignore_errors=True)
         raise
+
+
+def take_place(new: Path, path: Path) -> None:
+    """Give the finished folder ``new`` the name ``path``; what is there moves away first and is deleted last.
+
+    A kill leaves the old folder or the new one; between the two renames :func:`sweep` knows the old one's name.
+    """
+    if not path.exists():
+        os.replace(new, path)
+        _fsync_dir(path.parent)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
+    os.replace(path, old)
+    try:
+        os.replace(new, path)
+    except BaseException:
+        os.replace(old, path)
+        raise
+    _fsync_dir(path.parent)
+    shutil.rmtree(old, ignore_errors=True)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from edge_ad.errors import EdgeAdError
@@ -46,7 +47,8 @@ def run_parallel(function: Callable[[T], R], arguments: Sequence[T], *, processe
     Raises
     ------
     EdgeAdError
-        A negative number of processes. What ``function`` raises is raised here; the rest is then cancelled.
+        A negative number of processes, or one that died (the system kills what takes too much memory).
+        What ``function`` raises is raised here; the rest is then cancelled.
     """
     if processes < 0:
         raise EdgeAdError(f"{processes} processes", "0 (one a core) or more")
@@ -62,6 +64,12 @@ def run_parallel(function: Callable[[T], R], arguments: Sequence[T], *, processe
         with ProcessPoolExecutor(processes, mp_context=context, initializer=_start, initargs=(function,)) as pool:
             try:
                 yield from pool.map(_call, arguments, chunksize=1)
+            except BrokenProcessPool:
+                raise EdgeAdError(
+                    f"one of {processes} processes died",
+                    "all of them to end well",
+                    "free some memory or use fewer processes, e.g. --jobs 1",
+                ) from None
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 # Before NumPy or torch are imported: pytest-xdist runs a process a core.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -28,3 +29,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory, fitted in seconds on the small frames of ``tests.training.tiny``. Copy before changing it."""
+    from edge_ad.training.fit import FitOptions, fit
+    from edge_ad.training.trainer import TrainingPlan
+    from tests.training.tiny import tiny_dataset, tiny_preset
+
+    folder = tmp_path_factory.mktemp("tiny")
+    plan = TrainingPlan(samples_per_step=3, min_steps=30, checkpoint_every_s=0)
+    fit(tiny_preset(), tiny_dataset(), folder / "model", folder / "cache", FitOptions(plan=plan))
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def tiny_export(tiny_model: Path) -> Path:
+    """The bundle of ``tiny_model``, without thresholds. Copy before changing it."""
+    from edge_ad.export.bundle import export_bundle
+    from edge_ad.training.model_dir import load_model
+    from tests.training.tiny import tiny_dataset
+
+    return export_bundle(load_model(tiny_model), tiny_model.parent / "bundle", tiny_dataset(), golden=2).bundle.path

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edge_ad.bundle.manifest import MANIFEST, safe_relative
 from edge_ad.errors import EdgeAdError
-from edge_ad.files import new_folder, sha256
+from edge_ad.files import new_folder, sha256, sweep, temporary
 
 if TYPE_CHECKING:
     from edge_ad.bundle.reader import Bundle
@@ -30,9 +30,10 @@ def pack(bundle: Bundle, tar_path: Path, *, replace: bool = False) -> Path:
     bundle.verify()
     if tar_path.exists() and not replace:
         raise EdgeAdError(f"{tar_path} exists already", "a new file", "name another one or pass --force")
-    tmp = tar_path.with_name(f".{tar_path.name}.{os.getpid()}.tmp")
+    tmp = temporary(tar_path)
     try:
         tar_path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(tar_path.parent, tar_path.name)
         with open(tmp, "wb") as raw:
             with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
                 for name in sorted([MANIFEST, *bundle.manifest.files]):

@@ -41,7 +41,10 @@ class LimitsReport:
 
     def table(self) -> str:
         """For the terminal."""
-        lines = [f"{'class':18} {'parts':>5} {'rate':>6} {'true rate below (95 %)':>22} {'median':>8} {'threshold':>9} {'lost':>6}"]
+        lines = [
+            f"{'class':18} {'parts':>5} {'rate':>6} {'true rate below (95 %)':>22} "
+            f"{'median':>8} {'threshold':>9} {'lost':>6}"
+        ]
         for c in self.classes:
             t = c.threshold
             lines.append(
@@ -77,6 +80,7 @@ def calibrate(
     EdgeAdError
         No good part of any class, or too few for the rate (METHOD: n parts cannot promise less than 1 / (n + 1)).
     """
+    bundle.writable("thresholds cannot be set")  # before the work rather than after it
     names = [c for c in bundle.class_names if data.select(c, split, "good")]
     if not names:
         raise EdgeAdError(
@@ -91,7 +95,9 @@ def calibrate(
         items = augmented_items(data.select(name, split, "good"), augment, rotate=preset.geometry.pose == "free")
         # Refuse before the work rather than after it.
         threshold_for(np.zeros(len(items)), rate, class_name=name)
-        parts = list(score_items(bundle, items, backend=backend, precision=precision, class_name=name, jobs=jobs, track=track))
+        parts = list(
+            score_items(bundle, items, backend=backend, precision=precision, class_name=name, jobs=jobs, track=track)
+        )
         usable = [p for p in parts if not p.error]
         warnings += [f"{p.item.name} was left out: {p.error}" for p in parts if p.error]
         found.append(_limits(name, usable, rate, preset.limits.lost_share, preset.fusion.score == "max", bool(augment)))

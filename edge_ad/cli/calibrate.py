@@ -26,7 +26,11 @@ def command() -> None:
 @click.option("--class-name", default=None, help="Class of a flat folder of recordings.")
 @click.option("--split", default="validation", show_default=True, help="Which split holds the good parts.")
 @click.option(
-    "--false-reject-rate", "rate", default=0.05, show_default=True, type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    "--false-reject-rate",
+    "rate",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Share of good parts that may be rejected.",
 )
 @click.option("--augment", default=0, show_default=True, type=click.IntRange(min=0), help="Variations of every frame.")
@@ -49,8 +53,8 @@ def thresholds(
 ) -> None:
     """Set each class's threshold in BUNDLE from held-out good parts, for a chosen false-reject rate.
 
-    With n good parts no rate below 1 / (n + 1) can be promised; a smaller wish is refused with that arithmetic. Also sets
-    how much lost depth, and how great a distance from the class's anchor, good parts show.
+    With n good parts no rate below 1 / (n + 1) can be promised; a smaller wish is refused with that arithmetic. Also
+    sets how much lost depth, and how great a distance from the class's anchor, good parts show.
 
     \b
     Example:
@@ -63,7 +67,14 @@ def thresholds(
     opened = Bundle.open(bundle)
     dataset = open_dataset(data, layout, class_name)
     report = calibrate(
-        opened, dataset, split=split, rate=rate, augment=augment, backend=backend, precision=precision, jobs=jobs,
+        opened,
+        dataset,
+        split=split,
+        rate=rate,
+        augment=augment,
+        backend=backend,
+        precision=precision,
+        jobs=jobs,
         track=progress,
     )
     for line in report.warnings:

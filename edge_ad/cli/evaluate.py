@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 from edge_ad.cli.common import cli_errors, echo_json, log, progress
 
 if TYPE_CHECKING:
+    from edge_ad.bundle import Bundle
     from edge_ad.data.dataset import Dataset, Item
     from edge_ad.evaluation.report import Record
     from edge_ad.evaluation.runner import ScoredPart
@@ -19,12 +21,16 @@ if TYPE_CHECKING:
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Data set with a test split.")
 @click.option("--layout", default="auto", show_default=True, help="auto, mvtec3d, eyecandies or recordings.")
-@click.option("--class", "class_name", default=None, help="Inspect every part as this class, or auto. Default: its label.")
+@click.option(
+    "--class", "class_name", default=None, help="Inspect every part as this class, or auto. Default: its label."
+)
 @click.option("--classes", default="", help="Comma-separated classes to evaluate; all by default.")
 @click.option("--aupro-thresholds", default=0, type=click.IntRange(min=0), help="0: exact; 99 as in published tables.")
 @click.option("--sheet", default=None, type=click.Path(path_type=Path), help="Write a contact sheet (PNG).")
 @click.option("--sheet-rows", default=24, show_default=True, type=click.IntRange(min=1))
-@click.option("--baseline/--no-baseline", default=True, show_default=True, help="Print the per-pixel z-score beside it.")
+@click.option(
+    "--baseline/--no-baseline", default=True, show_default=True, help="Print the per-pixel z-score beside it."
+)
 @click.option("--ablation", is_flag=True, help="Also score by colour alone and by depth alone.")
 @click.option("--limit", default=0, type=click.IntRange(min=0), help="At most so many test parts a class and defect.")
 @click.option("--backend", default="onnxruntime", show_default=True)
@@ -51,21 +57,23 @@ def command(
     """Measure TARGET (a bundle, or a model directory) on the test split of a data set.
 
     I-AUROC, P-AUROC, AUPRO@30 % and AUPRO@1 % a class and in the mean; recall by size of defect; beside it what a plain
-    per-pixel z-score of colour and height reaches. A model directory is run by its exported graphs as well.
+    per-pixel z-score of colour and height reaches. A model directory is exported to a temporary bundle first (this
+    needs the extra `export`), so that what is measured is what a box runs; its thresholds are not set.
 
     \b
     Example:
       edge-ad evaluate demo/bundle --data demo/parts --sheet demo/sheet.png
     """
-    from edge_ad.bundle import Bundle
     from edge_ad.data.dataset import open_dataset
     from edge_ad.errors import EdgeAdError
     from edge_ad.evaluation.recall import recall_report
     from edge_ad.evaluation.report import evaluate_scores
     from edge_ad.evaluation.runner import defect_modalities, score_items, to_record
 
-    bundle = Bundle.open(target)
     dataset = open_dataset(data, layout)
+    stack = ExitStack()
+    click.get_current_context().call_on_close(stack.close)
+    bundle = _open_target(target, dataset, stack)
     wanted = [c.strip() for c in classes.split(",") if c.strip()] or list(dataset.classes)
     items = _test_items(dataset, wanted, bundle.class_names if class_name is None else None, limit)
     kinds = defect_modalities(dataset)
@@ -74,8 +82,14 @@ def command(
     rows: list[ScoredPart] = []
     broken: list[str] = []
     parts = score_items(
-        bundle, items, backend=backend, precision=precision, class_name=class_name,
-        pictures=sheet is not None, jobs=jobs, track=progress,
+        bundle,
+        items,
+        backend=backend,
+        precision=precision,
+        class_name=class_name,
+        pictures=sheet is not None,
+        jobs=jobs,
+        track=progress,
     )
     for part in parts:
         if part.error:
@@ -108,11 +122,40 @@ def command(
     click.echo(report.to_text())
     if plain:
         told = ", ".join(f"{c} {v:.3f}" for c, v in plain.items())
-        click.echo(f"\nper-pixel z-score of colour and height, I-AUROC: {told}; mean {sum(plain.values()) / len(plain):.3f}")
+        click.echo(
+            f"\nper-pixel z-score of colour and height, I-AUROC: {told}; mean {sum(plain.values()) / len(plain):.3f}"
+        )
     if ablation:
         click.echo("\n" + _ablation_text(_ablation(records)))
     if recall is not None:
         click.echo("\n" + recall.table().to_text())
+
+
+def _open_target(target: Path, dataset: Dataset, stack: ExitStack) -> Bundle:
+    """The bundle, or for a model directory its export in a temporary folder that goes away with ``stack``."""
+    from edge_ad.bundle import Bundle
+    from edge_ad.bundle.manifest import MANIFEST
+    from edge_ad.errors import EdgeAdError, missing_package
+
+    if not target.exists():
+        raise EdgeAdError(f"{target} does not exist", "a bundle or a model directory")
+    is_model = (target / "model.json").is_file()
+    if target.is_dir() and not is_model and not (target / MANIFEST).is_file():
+        raise EdgeAdError(
+            f"{target} is neither a bundle (no {MANIFEST}) nor a model directory (no model.json)",
+            "what edge-ad export or edge-ad fit wrote",
+        )
+    if not is_model:
+        return Bundle.open(target)
+    import tempfile
+
+    try:
+        from edge_ad.export.bundle import export_bundle
+        from edge_ad.training.model_dir import load_model
+    except ModuleNotFoundError as e:
+        raise missing_package(str(e.name), "export") from None
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-ad-")))
+    return export_bundle(load_model(target), folder / target.resolve().name, dataset, golden=1, say=log).bundle
 
 
 def _test_items(dataset: Dataset, wanted: list[str], known: tuple[str, ...] | None, limit: int) -> list[Item]:
@@ -123,7 +166,9 @@ def _test_items(dataset: Dataset, wanted: list[str], known: tuple[str, ...] | No
         if name not in dataset.classes:
             raise EdgeAdError(f"{dataset.root} has no class '{name}'", f"one of {', '.join(dataset.classes)}")
         if known is not None and name not in known:
-            raise EdgeAdError(f"the bundle does not know the class '{name}'", f"one of {', '.join(known)}", "or --class auto")
+            raise EdgeAdError(
+                f"the bundle does not know the class '{name}'", f"one of {', '.join(known)}", "or --class auto"
+            )
         here = dataset.select(name, "test")
         kept: dict[str, int] = {}
         for item in here:
@@ -187,7 +232,10 @@ def _ablation(records: list[Record]) -> dict[str, dict[str, float]]:
 
 def _ablation_text(table: dict[str, dict[str, float]]) -> str:
     kinds = list(next(iter(table.values())))
-    lines = ["I-AUROC by where the defect shows (mean over the classes)", f"{'scored by':14}" + "".join(f"{k:>9}" for k in kinds)]
+    lines = [
+        "I-AUROC by where the defect shows (mean over the classes)",
+        f"{'scored by':14}" + "".join(f"{k:>9}" for k in kinds),
+    ]
     lines += [f"{way:14}" + "".join(f"{100 * v:9.1f}" for v in row.values()) for way, row in table.items()]
     return "\n".join(lines)
 
@@ -215,9 +263,16 @@ def _write_sheet(path: Path, parts: list[ScoredPart], limits: dict[str, float]) 
         over = part.score > (limit if limit is not None else np.inf)
         rows.append(
             SheetRow(
-                name=part.item.name, colour=part.colour, depth=part.depth, map=part.map,
-                mask=part.map > (limit if limit is not None else np.inf), score=part.score,
-                decision="anomalous" if over else "normal", gt=part.gt, valid=part.valid, threshold=limit,
+                name=part.item.name,
+                colour=part.colour,
+                depth=part.depth,
+                map=part.map,
+                mask=part.map > (limit if limit is not None else np.inf),
+                score=part.score,
+                decision="anomalous" if over else "normal",
+                gt=part.gt,
+                valid=part.valid,
+                threshold=limit,
                 note=f"{part.class_name}: {part.item.defect}",
             )
         )

@@ -76,7 +76,7 @@ def command(
     for name, graph in report.graphs.items():
         click.echo(f"{name:8} {graph.nodes:6d} {graph.parameters:11d} {len(graph.onnx) / 1e6:7.2f}")
     click.echo(
-        f"worst difference from the torch reference: map {report.map_difference:.1e}, score {report.score_difference:.1e} "
-        f"(allowed {TOLERANCE:.0e}, relative)"
+        f"worst difference from the torch reference: map {report.map_difference:.1e}, "
+        f"score {report.score_difference:.1e} (allowed {TOLERANCE:.0e}, relative)"
     )
     click.echo(f"wrote {bundle}; next: edge-ad calibrate thresholds {bundle} --data {data}")

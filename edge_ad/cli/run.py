@@ -19,9 +19,15 @@ if TYPE_CHECKING:
 
 @click.command(name="run")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--camera", required=True, help="Where frames come from: folder:DIR, synthetic:CLASS (see edge-ad cameras).")
-@click.option("--output", "outputs", multiple=True, help="Where results go: folder:DIR, window:. May be given more than once.")
-@click.option("--class", "class_name", default=None, help="Class of every part, or auto. Default: what the source knows.")
+@click.option(
+    "--camera", required=True, help="Where frames come from: folder:DIR, synthetic:CLASS (see edge-ad cameras)."
+)
+@click.option(
+    "--output", "outputs", multiple=True, help="Where results go: folder:DIR, window:. May be given more than once."
+)
+@click.option(
+    "--class", "class_name", default=None, help="Class of every part, or auto. Default: what the source knows."
+)
 @click.option("--backend", default="onnxruntime", show_default=True, help="onnxruntime, tensorrt or tensorrt-rtx.")
 @click.option("--precision", default="fp32", show_default=True, help="A precision that the bundle holds.")
 @click.option("--frames", default=0, type=click.IntRange(min=0), help="Stop after so many; 0: when the source ends.")
@@ -40,8 +46,8 @@ def command(
 ) -> None:
     """Inspect the frames of a camera with BUNDLE: one JSON line a frame on stdout, pictures where --output says.
 
-    A frame that cannot be inspected is reported as `decision: invalid` with the reason, and the run goes on. With --json
-    one summary is printed at the end instead of the lines.
+    A frame that cannot be inspected is reported as `decision: invalid` with the reason, and the run goes on. With
+    --json one summary is printed at the end instead of the lines.
 
     \b
     Example:
@@ -52,10 +58,9 @@ def command(
     from edge_ad.runtime.detector import load_detector
     from edge_ad.sensors import BrokenFrame, open_camera
 
-    detector = load_detector(
-        bundle, backend, precision, threads=threads or None, class_name=class_name
-    )
+    detector = load_detector(bundle, backend, precision, threads=threads or None, class_name=class_name)
     counts: Counter[str] = Counter()
+    unread: list[str] = []  # why frames were not scored at all
     total_ms: list[float] = []
     started = time.perf_counter()
     with ExitStack() as stack:
@@ -68,6 +73,8 @@ def command(
                 shown, result = frame, detector(frame)
                 total_ms.append(result.times_ms["total"])
             counts[result.decision] += 1
+            if result.map is None:
+                unread += result.reasons[:1]
             for sink in sinks:
                 sink.write(shown, result)
             if not as_json:
@@ -77,6 +84,8 @@ def command(
     seconds = time.perf_counter() - started
     if not counts:
         raise EdgeAdError(f"{camera} gave no frame", "at least one")
+    if len(unread) == sum(counts.values()):
+        raise EdgeAdError(f"none of the {len(unread)} frames of {camera} could be inspected; the first: {unread[0]}")
     total_ms.sort()
     median = total_ms[len(total_ms) // 2] if total_ms else float("nan")
     if as_json:
@@ -100,5 +109,13 @@ def _broken(frame: object) -> Result:
     assert isinstance(frame, BrokenFrame)
     nan = float("nan")
     return Result(
-        "invalid", "degraded", (str(frame.error),), "", nan, nan, name=frame.name, sequence=frame.sequence, source=frame.source
+        "invalid",
+        "degraded",
+        (str(frame.error),),
+        "",
+        nan,
+        nan,
+        name=frame.name,
+        sequence=frame.sequence,
+        source=frame.source,
     )

@@ -141,7 +141,7 @@ def _unknown() -> None:
 
 
 def augmented_items(items: Sequence[Item], count: int, *, rotate: bool, seed: int = 1_000_003) -> list[Item]:
-    """Every item and ``count`` variations of it, as items. Their ground truth is unknown: a variation may move pixels."""
+    """Every item and ``count`` variations of it, as items. Their ground truth is unknown: variations move pixels."""
     out = list(items)
     for number, item in enumerate(items):
         for n in range(count):

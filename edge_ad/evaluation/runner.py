@@ -64,19 +64,30 @@ class _Scorer:
         size = detector.preset.geometry.size
         try:
             frame = item.frame()
-            name = class_name or (item.class_name if item.class_name in detector.classes else detector.choose_class(frame))
+            name = class_name or (
+                item.class_name if item.class_name in detector.classes else detector.choose_class(frame)
+            )
             prepared = detector.preprocess(frame, item.class_name if name == AUTO else name)
             scored = [detector.score_sample(s, name) for s in prepared.samples]
+            truth = item.ground_truth()
         except InvalidFrame as e:
             empty = np.zeros((size, size), np.float32)
-            return ScoredPart(item, item.class_name, float("nan"), empty, {}, None, empty > 0, 1.0, float("nan"), error=str(e))
+            return ScoredPart(
+                item, item.class_name, float("nan"), empty, {}, None, empty > 0, 1.0, float("nan"), error=str(e)
+            )
         part = _on_one_grid(prepared, scored, frame.shape, size)
         t, anomaly, factors, valid, lost = part
-        truth = item.ground_truth()
         worst = max(scored, key=lambda s: s.score)
         return ScoredPart(
-            item, worst.class_name, worst.score, anomaly, factors, None if truth is None else mask_to_sample(truth, t),
-            valid, float(lost.sum() / max(1, (lost | valid).sum())), worst.anchor_distance,
+            item,
+            worst.class_name,
+            worst.score,
+            anomaly,
+            factors,
+            None if truth is None else mask_to_sample(truth, t),
+            valid,
+            float(lost.sum() / max(1, (lost | valid).sum())),
+            worst.anchor_distance,
             resize_colour(frame.colour, t) if pictures else None,
             np.asarray(nearest_to_sample(prepared.xyz[..., 2], t), np.float32) if pictures else None,
         )
@@ -94,7 +105,13 @@ def _on_one_grid(
 
     if len(scored) == 1:
         s = prepared.samples[0]
-        return s.transform, scored[0].map, {k: spread(s.valid, v) for k, v in scored[0].distances.items()}, s.valid, s.lost
+        return (
+            s.transform,
+            scored[0].map,
+            {k: spread(s.valid, v) for k, v in scored[0].distances.items()},
+            s.valid,
+            s.lost,
+        )
     side = max(shape)
     t = SampleTransform((shape[0] - side) // 2, (shape[1] - side) // 2, side, size, *shape)
     maps: dict[str, F32] = {}
@@ -125,8 +142,8 @@ def score_items(
 
     Parameters
     ----------
-    class_name : the class of every part, ``auto``, or None for the data set's own label. pictures : keep colour and depth.
-    jobs : processes, 0: one a core. track : wraps the iterator to show progress.
+    class_name : the class of every part, ``auto``, or None for the data set's own label. pictures : keep colour and
+    depth. jobs : processes, 0: one a core. track : wraps the iterator to show progress.
     """
     if class_name is not None and class_name != AUTO and class_name not in bundle.class_names:
         raise EdgeAdError(f"unknown class '{class_name}'", f"one of {', '.join(bundle.class_names)}, or {AUTO}")
@@ -135,7 +152,9 @@ def score_items(
     return iter(track(parts, len(items), "score") if track else parts)
 
 
-def to_record(part: ScoredPart, kinds: Mapping[str, str] | None = None, extra: Mapping[str, F32] | None = None) -> Record:
+def to_record(
+    part: ScoredPart, kinds: Mapping[str, str] | None = None, extra: Mapping[str, F32] | None = None
+) -> Record:
     """A test part as a row of the evaluation; ``kinds``: defect -> where it shows ("colour", "depth", "both")."""
     defective = part.item.defect != "good"
     share = 0.0

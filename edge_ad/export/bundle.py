@@ -1,4 +1,4 @@
-"""Export: the four graphs, golden frames and everything else of a bundle, held against the reference before it is kept."""
+"""Export: the four graphs, golden frames and the rest of a bundle, held against the reference before it is kept."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from edge_ad.errors import EdgeAdError, InvalidFrame
 from edge_ad.export.golden import make_golden, worst_difference
 from edge_ad.export.graphs import PointGraph, RgbGraph, ScoreGraph, TokenGraph, column_widths
 from edge_ad.export.trace import TracedGraph, trace
+from edge_ad.files import sweep, take_place, temporary
 from edge_ad.frame import Frame
 from edge_ad.models.detector import ReferenceDetector
 from edge_ad.runtime.detector import Detector
@@ -37,7 +38,7 @@ class ExportReport:
 
 
 def trace_graphs(detector: ReferenceDetector) -> dict[str, TracedGraph]:
-    """Trace the four graphs of DESIGN.md ("Four graphs") at the preset's sizes; only the number of scored rows is free."""
+    """Trace the four graphs of DESIGN.md at the preset's sizes; only the number of scored rows is free."""
     p = detector.preset
     size, grid = p.geometry.size, p.rgb.grid
     groups, k = p.points.groups, p.points.group_size
@@ -92,7 +93,9 @@ def golden_frames(data: Dataset, classes: Sequence[str], count: int) -> list[tup
                 except InvalidFrame:
                     continue
     if not chosen:
-        raise EdgeAdError(f"{data.root} has no good frame of {', '.join(classes)}", "the data that the model was fitted on")
+        raise EdgeAdError(
+            f"{data.root} has no good frame of {', '.join(classes)}", "the data that the model was fitted on"
+        )
     return chosen
 
 
@@ -126,7 +129,10 @@ def export_bundle(
     say("golden frames through the reference")
     references = make_golden(
         golden_frames(data, model.class_names, max(golden, min(len(model.classes), 8))),
-        detector, model.preprocessor(), model.class_names, model.points_scale_m,
+        detector,
+        model.preprocessor(),
+        model.class_names,
+        model.points_scale_m,
     )
     files: dict[str, bytes | Path] = {f"onnx/{name}.onnx": g.onnx for name, g in graphs.items()}
     files |= {f"golden/{g.name}.npz": golden_bytes(g) for g in references}
@@ -143,11 +149,14 @@ def export_bundle(
         for name, g in graphs.items()
     }
     specs["score"] = GraphSpec(
-        "onnx/score.onnx", graphs["score"].inputs, graphs["score"].outputs,
+        "onnx/score.onnx",
+        graphs["score"].inputs,
+        graphs["score"].outputs,
         {**specs["score"].meta, "rows": {"min": 1, "opt": 4096, "max": preset.geometry.size**2}},
     )
     # The bundle gets its own name only once its answers were held against the reference.
-    draft = out.with_name(f".{out.name}.draft.tmp")
+    sweep(out.parent, out.name)
+    draft = temporary(out)
     shutil.rmtree(draft, ignore_errors=True)
     try:
         bundle = write_bundle(
@@ -169,9 +178,7 @@ def export_bundle(
                 f"at most {TOLERANCE:.0e}",
                 "report this model; no bundle was written",
             )
-        if out.exists():
-            shutil.rmtree(out)
-        draft.rename(out)
+        take_place(draft, out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return ExportReport(Bundle.open(out), graphs, worst_map, worst_score)

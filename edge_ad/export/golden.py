@@ -1,4 +1,4 @@
-"""Golden frames: a few frames of the user's own data, half with a planted defect, and the reference's answer to each."""
+"""Golden frames: a few frames of the user's own data, half with a planted defect, and the reference's answers."""
 
 from __future__ import annotations
 
@@ -76,8 +76,11 @@ def make_golden(
         part = _on_camera(sample.valid, sample.transform.source_rows(), sample.transform.source_cols(), frame.shape)
         for defect in (False, True):
             shown = plant_defect(frame, part, seed + number) if defect else frame
-            again = preprocess(shown, class_name).samples[0]
-            result = score_reference(detector, again, scale_m, list(classes).index(class_name))
+            try:
+                again = preprocess(shown, class_name).samples[0]
+                result = score_reference(detector, again, scale_m, list(classes).index(class_name))
+            except InvalidFrame:
+                continue
             name = f"{number:02d}_{'defect' if defect else 'good'}"
             slim = replace(shown, source="golden", name=name)
             out.append(GoldenFrame(name, slim, class_name, defect, np.asarray(result.map, np.float32), result.score))

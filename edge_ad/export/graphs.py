@@ -1,7 +1,7 @@
 """The four graphs of a bundle as torch modules: the model of ``edge_ad.models``, restructured exactly.
 
-METHOD.md section 7: a linear layer commutes with an interpolation whose weights sum to 1. So every linear layer that the
-reference applies to an interpolated feature runs here on the tokens (:class:`TokenGraph`), and a pixel only reads a
+METHOD.md section 7: a linear layer commutes with an interpolation whose weights sum to 1. So every linear layer that
+the reference applies to an interpolated feature runs here on the tokens (:class:`TokenGraph`), and a pixel only reads a
 weighted sum of table rows (:class:`ScoreGraph`). Equal to the reference in real arithmetic.
 """
 
@@ -48,7 +48,7 @@ def _first_linear(mapper: Gacm | Cfm | Mlp) -> nn.ModuleList:
 
 def column_widths(detector: ReferenceDetector) -> tuple[list[int], list[int]]:
     """Widths of the column blocks of the colour table and of the point table, in order."""
-    m, d_rgb, d_3d = detector.mappers, detector.preset.dim_rgb, detector.preset.dim_points
+    m, d_rgb, d_3d = detector.mappers, detector.preset.feature_rgb, detector.preset.feature_points
     if isinstance(m.rgb_to_3d, Gacm):
         rgb = [d_rgb, d_3d, d_3d, d_3d, d_3d]  # feature, F_sem, F_geo, R, W_g F_geo
     else:
@@ -66,15 +66,15 @@ class TokenGraph(nn.Module):
     Columns: the standardised feature itself, then the first layers of the mappers that read it (:func:`column_widths`).
     """
 
-    rgb_mean: Tensor
-    rgb_std: Tensor
-    point_mean: Tensor
-    point_std: Tensor
+    rgb_weight: Tensor
+    rgb_offset: Tensor
+    point_weight: Tensor
+    point_offset: Tensor
 
     def __init__(self, detector: ReferenceDetector) -> None:
         super().__init__()
         m = detector.mappers
-        for name in ("rgb_mean", "rgb_std", "point_mean", "point_std"):
+        for name in ("rgb_weight", "rgb_offset", "point_weight", "point_offset"):
             self.register_buffer(name, getattr(detector, name).clone())
         self.rgb_layers = _first_linear(m.rgb_to_3d)
         self.gate = m.rgb_to_3d.w_g if isinstance(m.rgb_to_3d, Gacm) else None
@@ -86,8 +86,8 @@ class TokenGraph(nn.Module):
             self.rgb_text = self.point_text = None
 
     def forward(self, rgb_tokens: Tensor, point_tokens: Tensor) -> tuple[Tensor, Tensor]:
-        x = (rgb_tokens - self.rgb_mean) / self.rgb_std
-        y = (point_tokens - self.point_mean) / self.point_std
+        x = rgb_tokens @ self.rgb_weight.T + self.rgb_offset
+        y = point_tokens @ self.point_weight.T + self.point_offset
         rgb = [x] + [layer(x) for layer in self.rgb_layers]
         if self.gate is not None:
             rgb.append(self.gate(rgb[2]))  # W_g F_geo (eq. 3)

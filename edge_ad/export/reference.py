@@ -22,7 +22,7 @@ class ReferenceResult:
 
 
 def spread(points: PointInput, valid: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Interpolation rows of the valid pixels spread over all pixels: (P, 3) int64 and float32, zero weight elsewhere."""
+    """Interpolation rows of the valid pixels spread over all: (P, 3) int64 and float32, zero weight elsewhere."""
     index = np.zeros((valid.size, 3), dtype=np.int64)
     weight = np.zeros((valid.size, 3), dtype=np.float32)
     index[valid.ravel()], weight[valid.ravel()] = points.interp_index, points.interp_weight
@@ -30,9 +30,7 @@ def spread(points: PointInput, valid: np.ndarray) -> tuple[torch.Tensor, torch.T
 
 
 @torch.no_grad()
-def score_reference(
-    detector: ReferenceDetector, sample: Sample, scale_m: float, class_index: int
-) -> ReferenceResult:
+def score_reference(detector: ReferenceDetector, sample: Sample, scale_m: float, class_index: int) -> ReferenceResult:
     """METHOD.md sections 2, 3 and 6, every pixel and every layer as written.
 
     Raises

@@ -41,7 +41,7 @@ def trace(
 
     Parameters
     ----------
-    args : example inputs. inputs, outputs : tensor names. rows : names of the tensors whose first axis is free ("rows").
+    args : example inputs. inputs, outputs : tensor names. rows : names of the tensors whose first axis is free.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def trace(
         torch.onnx.export(
             module,
             tuple(args),
-            buffer,
+            buffer,  # type: ignore[arg-type]
             input_names=list(inputs),
             output_names=list(outputs),
             dynamic_axes={name: {0: "rows"} for name in rows} or None,
@@ -68,10 +68,10 @@ def trace(
     if not same:
         raise EdgeAdError("onnxsim changed the graph's result", "an equal graph", "report the onnxsim version")
     onnx.checker.check_model(simple, full_check=True)
-    norms = sum(isinstance(m, nn.LayerNorm) for m in module.modules())
     kinds = [n.op_type for n in simple.graph.node]
-    if norms and "LayerNormalization" not in kinds:
-        raise EdgeAdError("the exported graph has no LayerNormalization node", f"one for each of {norms}")
+    norms, found = _layer_norm_calls(module, args), kinds.count("LayerNormalization")
+    if found != norms:
+        raise EdgeAdError(f"the exported graph has {found} LayerNormalization nodes", f"one for each of {norms} uses")
     parameters = sum(int(torch.Size(t.dims).numel()) for t in simple.graph.initializer)
     return TracedGraph(
         simple.SerializeToString(),
@@ -80,6 +80,24 @@ def trace(
         len(kinds),
         parameters,
     )
+
+
+def _layer_norm_calls(module: nn.Module, args: Sequence[Tensor]) -> int:
+    """How often one run of ``module`` goes through a LayerNorm."""
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    hooks = [m.register_forward_hook(count) for m in module.modules() if isinstance(m, nn.LayerNorm)]
+    try:
+        with torch.no_grad():
+            module(*args)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:

@@ -38,16 +38,16 @@ class ReferenceDetector(nn.Module):
 
     Buffers
     -------
-    rgb_mean, rgb_std (D_rgb,), point_mean, point_std (D_3d,) : standardisation of the tokens' channels; identity where
-        the preset says no.
+    rgb_weight (D'_rgb, D_rgb), rgb_offset (D'_rgb,), point_weight, point_offset : standardisation of the tokens, an affine
+        map; identity where the preset says no.
     anchors (C, D_txt) : one text anchor a class.
     balance (3,) : mean of Psi_rgb, Psi_3d and Psi_text on held-out good pixels; ones with ``balance = "none"``.
     """
 
-    rgb_mean: Tensor
-    rgb_std: Tensor
-    point_mean: Tensor
-    point_std: Tensor
+    rgb_weight: Tensor
+    rgb_offset: Tensor
+    point_weight: Tensor
+    point_offset: Tensor
     anchors: Tensor
     balance: Tensor
 
@@ -59,10 +59,10 @@ class ReferenceDetector(nn.Module):
         self.rgb_encoder = rgb_encoder
         self.point_encoder = point_encoder
         self.mappers = Mappers(preset)
-        self.register_buffer("rgb_mean", torch.zeros(preset.dim_rgb))
-        self.register_buffer("rgb_std", torch.ones(preset.dim_rgb))
-        self.register_buffer("point_mean", torch.zeros(preset.dim_points))
-        self.register_buffer("point_std", torch.ones(preset.dim_points))
+        self.register_buffer("rgb_weight", torch.eye(preset.feature_rgb, preset.dim_rgb))
+        self.register_buffer("rgb_offset", torch.zeros(preset.feature_rgb))
+        self.register_buffer("point_weight", torch.eye(preset.feature_points, preset.dim_points))
+        self.register_buffer("point_offset", torch.zeros(preset.feature_points))
         self.register_buffer("anchors", torch.zeros(classes, preset.text.dim))
         self.register_buffer("balance", torch.ones(3))
 
@@ -93,7 +93,10 @@ class ReferenceDetector(nn.Module):
         already in the unit that ``points.normalize`` asks for. Returns (T,D_rgb) and (G,D_3d).
         """
         rgb_tokens, point_tokens = self.raw_tokens(rgb, groups, centers)
-        return (rgb_tokens - self.rgb_mean) / self.rgb_std, (point_tokens - self.point_mean) / self.point_std
+        return (
+            rgb_tokens @ self.rgb_weight.T + self.rgb_offset,
+            point_tokens @ self.point_weight.T + self.point_offset,
+        )
 
     def pixel_features(
         self, rgb_tokens: Tensor, point_tokens: Tensor, interp_index: Tensor, interp_weight: Tensor
@@ -157,8 +160,8 @@ class ReferenceDetector(nn.Module):
         """(S,S) smoothed anomaly map, eq. 12-16: alpha Psi_rgb Psi_3d + beta Psi_text.
 
         With ``fusion.balance = "train-mean"`` each Psi is first divided by its entry of ``balance``. Smoothing comes
-        last. With ``fusion.smooth_over = "image"`` the map runs a few pixels over the border of the valid region (as CFM
-        publishes it); with ``"valid"``, which needs ``valid`` (S,S) bool, it is a mean over valid pixels.
+        last. With ``fusion.smooth_over = "image"`` the map runs a few pixels over the border of the valid region (as
+        CFM publishes it); with ``"valid"``, which needs ``valid`` (S,S) bool, it is a mean over valid pixels.
         """
         fusion = self.preset.fusion
         mean_rgb, mean_3d, mean_text = self.balance if fusion.balance == "train-mean" else torch.ones(3)
@@ -167,7 +170,7 @@ class ReferenceDetector(nn.Module):
             psi = psi + fusion.beta * (terms["text_rgb"] * terms["text_3d"] / mean_text)
         if fusion.smooth_over == "valid":
             if valid is None:
-                raise EdgeAdError("no mask of valid pixels", "one, for fusion.smooth_over = \"valid\"")
+                raise EdgeAdError("no mask of valid pixels", 'one, for fusion.smooth_over = "valid"')
             return smooth_over_valid(psi, valid, fusion.smoothing, fusion.sigma)
         return smooth(psi, fusion.smoothing, fusion.sigma)
 

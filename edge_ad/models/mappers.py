@@ -70,7 +70,7 @@ class Mappers(nn.Module):
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
-        rgb, points, text = preset.dim_rgb, preset.dim_points, preset.text.dim
+        rgb, points, text = preset.feature_rgb, preset.feature_points, preset.text.dim
         hidden = preset.mappers.hidden
         self.rgb_to_3d: Gacm | Cfm
         self.points_to_rgb: Mlp | Cfm

@@ -21,6 +21,7 @@ else:
 
 T = TypeVar("T")
 SHIPPED = Path(__file__).parent
+STANDARDIZE = ("none", "channel", "whiten")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class Rgb:
     grid: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    standardize: bool
+    standardize: str
+    ridge: float
+    lift: float
     taps: tuple[int, ...] = ()
     patch_size: int = 8
     dim: int = 768
@@ -57,7 +60,7 @@ class Rgb:
     heads: int = 12
     blocks: int = 0
 
-    CHOICES = {"encoder": ("dino-vit", "efficientnet-lite0")}
+    CHOICES = {"encoder": ("dino-vit", "efficientnet-lite0"), "standardize": STANDARDIZE}
 
 
 @dataclass(frozen=True)
@@ -68,15 +71,22 @@ class Points:
     checkpoint: str
     groups: int
     group_size: int
+    stride: int
     dim: int
     depth: int
     heads: int
     taps: tuple[int, ...]
     widths: tuple[int, ...]
     normalize: str
-    standardize: bool
+    standardize: str
+    ridge: float
+    lift: float
 
-    CHOICES = {"encoder": ("point-mae",), "normalize": ("none", "unit-sphere", "fixed")}
+    CHOICES = {
+        "encoder": ("point-mae",),
+        "normalize": ("none", "unit-sphere", "fixed"),
+        "standardize": STANDARDIZE,
+    }
 
 
 @dataclass(frozen=True)
@@ -179,6 +189,16 @@ class Preset:
         """D_3d: channels of a point token."""
         return len(self.points.taps) * self.points.dim
 
+    @property
+    def feature_rgb(self) -> int:
+        """Size of a colour feature as the mappers see it: D_rgb, and one constant channel more with ``rgb.lift``."""
+        return self.dim_rgb + (self.rgb.lift > 0)
+
+    @property
+    def feature_points(self) -> int:
+        """Size of a point feature as the mappers see it: D_3d, and one constant channel more with ``points.lift``."""
+        return self.dim_points + (self.points.lift > 0)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON/TOML types; :func:`preset_from_dict` reads it back."""
         return {k: (_plain(v) if dataclasses.is_dataclass(v) else v) for k, v in self.__dict__.items()}
@@ -249,7 +269,9 @@ def preset_from_dict(values: dict[str, Any], where: str = "preset") -> Preset:
         raise EdgeAdError(f"{where}: unknown table {', '.join(unknown)}", f"one of {', '.join(sections)}")
     missing = [s for s in sections if s not in values]
     if missing:
-        raise EdgeAdError(f"{where}: missing table {', '.join(missing)}", "", "start from another with extends = \"compact\"")
+        raise EdgeAdError(
+            f"{where}: missing table {', '.join(missing)}", "", 'start from another with extends = "compact"'
+        )
     built = {n: _section(cls, f"{where}: {n}", values[n]) for n, cls in sections.items()}
     return Preset(name=str(values.get("name", "custom")), **built)
 

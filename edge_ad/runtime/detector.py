@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +126,17 @@ class Detector:
         ------
         InvalidFrame
             Fewer valid pixels than the preset's ``limits.min_valid`` or than one group holds.
+        EdgeAdError
+            An unknown class, or ``auto`` where several classes have no text anchors to tell them apart.
         """
+        if class_name == AUTO and not self.has_text:
+            if len(self.classes) > 1:
+                raise EdgeAdError(
+                    "the class 'auto' needs text anchors, and this model has none",
+                    f"one of {', '.join(self.classes)}",
+                    "name it with --class",
+                )
+            class_name = self.classes[0]
         watch = watch or Stopwatch()
         count = int(sample.valid.sum())
         if count < self.preset.limits.min_valid:
@@ -144,7 +154,7 @@ class Detector:
             if class_name == AUTO:
                 some = np.unique(np.linspace(0, count - 1, min(count, AUTO_PIXELS)).round().astype(np.int64))
                 near = [_anchor_distance(score_pixels(*args, i, rows=some)) for i in range(len(self.classes))]
-                class_name = self.classes[int(np.argmin(near))] if self.has_text else self.classes[0]
+                class_name = self.classes[int(np.argmin(near))]
             self._check_class(class_name)
             distances = score_pixels(*args, self.classes.index(class_name))
             f = self.preset.fusion
@@ -163,29 +173,54 @@ class Detector:
         try:
             with watch.stage("geometry"):
                 prepared = self.preprocess(frame, name)
-            scored = [self.score_sample(s, name, watch) for s in prepared.samples]
         except InvalidFrame as e:
-            return Result(
-                "invalid", "ok", (str(e),), "" if name == AUTO else name, float("nan"), float("nan"),
-                times_ms=watch.times_ms | {"total": (time.perf_counter() - start) * 1e3},
-                flags=frame.flags, name=frame.name, sequence=frame.sequence, source=frame.source,
-            )
+            return self._invalid(frame, name, (str(e),), watch, start)
+        # A part that cannot be scored must not hide a defect of the part beside it.
+        pairs: list[tuple[Sample, Scored]] = []
+        reasons: list[str] = []
+        for sample in prepared.samples:
+            try:
+                pairs.append((sample, self.score_sample(sample, name, watch)))
+            except InvalidFrame as e:
+                reasons.append(str(e))
+        if not pairs:
+            return self._invalid(frame, name, tuple(reasons), watch, start)
         with watch.stage("result"):
-            result = self._result(frame, prepared, scored)
-        times = watch.times_ms | {"total": (time.perf_counter() - start) * 1e3}
-        return _replace_times(result, times)
+            result = self._result(frame, prepared, pairs, reasons)
+        return replace(result, times_ms=watch.times_ms | {"total": (time.perf_counter() - start) * 1e3})
 
-    def _result(self, frame: Frame, prepared: Preprocessed, scored: list[Scored]) -> Result:
+    def _invalid(self, frame: Frame, name: str, reasons: tuple[str, ...], watch: Stopwatch, start: float) -> Result:
+        return Result(
+            "invalid",
+            "ok",
+            reasons,
+            "" if name == AUTO else name,
+            float("nan"),
+            float("nan"),
+            times_ms=watch.times_ms | {"total": (time.perf_counter() - start) * 1e3},
+            flags=frame.flags,
+            name=frame.name,
+            sequence=frame.sequence,
+            source=frame.source,
+        )
+
+    def _result(
+        self, frame: Frame, prepared: Preprocessed, pairs: list[tuple[Sample, Scored]], reasons: list[str]
+    ) -> Result:
         shape = frame.shape
         camera_map, camera_mask, camera_lost = np.zeros(shape, np.float32), np.zeros(shape, bool), np.zeros(shape, bool)
-        reasons: list[str] = []
+        scored = [part for _, part in pairs]
         masks: list[Bool] = []
         shares: list[float] = []
         anomalous = False
-        for sample, part in zip(prepared.samples, scored, strict=True):
+        for sample, part in pairs:
             limits = self.limits[part.class_name]
-            anomalous |= part.score > limits.score
-            mask = drop_small(part.map > limits.mask, self.preset.fusion.min_region_px) & _near(sample.valid)
+            above = (part.map > limits.mask) & _near(sample.valid)
+            mask = drop_small(above, self.preset.fusion.min_region_px)
+            if part.score > limits.score:
+                anomalous = True
+                # An anomalous part always shows where, even if all its regions are small.
+                mask = mask if mask.any() else above
             masks.append(mask)
             camera_map = np.maximum(camera_map, map_to_camera(part.map, sample.transform))
             camera_mask |= mask_to_camera(mask, sample.transform)
@@ -194,6 +229,8 @@ class Detector:
             limit = self.preset.limits.lost_share if np.isnan(limits.lost_share) else limits.lost_share
             if shares[-1] > limit:
                 reasons.append(f"lost depth on {shares[-1]:.1%} of the part (limit {limit:.1%})")
+            if np.isnan(limits.score):
+                reasons.append(f"no threshold for class {part.class_name}")
             if CUT_OFF in sample.notes:
                 reasons.append(CUT_OFF)
             if part.anchor_distance > limits.anchor_distance:  # False for NaN: a limit that was never set
@@ -215,7 +252,7 @@ class Detector:
             mask=camera_mask,
             sample_map=scored[worst].map,
             sample_mask=masks[worst],
-            valid=prepared.samples[worst].valid,
+            valid=pairs[worst][0].valid,
             lost=camera_lost,
             regions=regions,
             flags=frame.flags + prepared.notes,
@@ -223,12 +260,6 @@ class Detector:
             sequence=frame.sequence,
             source=frame.source,
         )
-
-
-def _replace_times(result: Result, times: dict[str, float]) -> Result:
-    from dataclasses import replace
-
-    return replace(result, times_ms=times)
 
 
 def _near(valid: Bool) -> Bool:

@@ -36,6 +36,8 @@ def depth_to_xyz(depth: NDArray[np.generic], depth_scale_m: float, intrinsics: I
     InvalidFrame
         The depth image is not of the size that the intrinsics are for.
     """
+    if depth.ndim != 2:
+        raise InvalidFrame(f"depth of shape {depth.shape}", "(H, W)")
     if depth.shape != (intrinsics.height, intrinsics.width):
         raise InvalidFrame(
             f"depth of {depth.shape[1]} x {depth.shape[0]} pixels",
@@ -86,7 +88,7 @@ def frame_xyz(frame: Frame) -> F32:
 
 @dataclass(frozen=True)
 class Plane:
-    """``normal . p + offset = 0`` in metres; the normal points towards the camera. ``inliers``: share of the points used."""
+    """``normal . p + offset = 0`` in metres, normal towards the camera. ``inliers``: share of the points used."""
 
     normal: tuple[float, float, float]
     offset: float
@@ -98,13 +100,17 @@ class Plane:
         return np.asarray(xyz @ n + np.float32(self.offset), dtype=np.float32)
 
 
-def border_ring(has_depth: Bool, share: float) -> Bool:
-    """Pixels with depth within ``share`` of the shorter side from the image's border."""
-    h, w = has_depth.shape
-    width = max(1, round(share * min(h, w)))
-    ring = np.ones_like(has_depth)
-    ring[width : h - width, width : w - width] = False
-    return ring & has_depth
+def border_ring(has_depth: Bool, share: float, region: Bool | None = None) -> Bool:
+    """Pixels with depth within ``share`` of the shorter side from the border of the image, or of ``region`` (H, W)."""
+    if region is None:
+        region = np.ones_like(has_depth)
+    rows, cols = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
+    if not len(rows):
+        return np.zeros_like(has_depth)
+    width = max(1, round(share * min(rows[-1] - rows[0] + 1, cols[-1] - cols[0] + 1)))
+    kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
+    inner = cv2.erode(region.astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return np.asarray((region & (inner == 0)) & has_depth, dtype=np.bool_)
 
 
 def fit_plane(points: F32, distance_m: float, iterations: int, seed: int = 0) -> Plane:
@@ -120,8 +126,11 @@ def fit_plane(points: F32, distance_m: float, iterations: int, seed: int = 0) ->
         Fewer than 3 points, or all on one line.
     """
     if len(points) < 3:
-        raise InvalidFrame(f"only {len(points)} points with depth on the border", "a supporting plane in view",
-                           "set geometry.background = \"none\" where there is no plane")
+        raise InvalidFrame(
+            f"only {len(points)} points with depth on the border",
+            "a supporting plane in view",
+            'set geometry.background = "none" where there is no plane',
+        )
     rng = np.random.default_rng(seed)
     p = points.astype(np.float64)
     search = p if len(p) <= 4000 else p[rng.choice(len(p), 4000, replace=False)]
@@ -138,12 +147,12 @@ def fit_plane(points: F32, distance_m: float, iterations: int, seed: int = 0) ->
     inlier = np.abs(p @ normals[best] + offsets[best]) < distance_m
     normal, offset = normals[best], float(offsets[best])
     for _ in range(2):
+        if inlier.sum() < 3:
+            raise InvalidFrame("no plane fits the border's points", "a supporting plane in view")
         mean = p[inlier].mean(axis=0)
         normal = np.linalg.eigh(np.cov((p[inlier] - mean).T))[1][:, 0]
         offset = -float(normal @ mean)
         inlier = np.abs(p @ normal + offset) < distance_m
-        if inlier.sum() < 3:
-            raise InvalidFrame("no plane fits the border's points", "a supporting plane in view")
     if offset < 0:  # the camera is the origin: its height is the offset
         normal, offset = -normal, -offset
     return Plane((float(normal[0]), float(normal[1]), float(normal[2])), offset, float(inlier.mean()))
@@ -151,7 +160,7 @@ def fit_plane(points: F32, distance_m: float, iterations: int, seed: int = 0) ->
 
 @dataclass(frozen=True)
 class Cluster:
-    """One connected foreground area: mask (H, W) bool without its holes filled, outline (H, W) bool with gaps closed."""
+    """One connected foreground area: mask (H, W) bool with its holes, outline (H, W) bool with gaps closed."""
 
     mask: Bool
     outline: Bool

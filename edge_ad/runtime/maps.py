@@ -12,8 +12,8 @@ from edge_ad.presets import Fusion
 def smooth(anomaly: F32, fusion: Fusion, valid: Bool) -> F32:
     """(S, S) float32, 0 where ``valid`` (S, S) is False -> (S, S) float32 by ``fusion.smoothing``.
 
-    ``box-cascade``: five 5 x 5 box filters, then three of 7 x 7, as CFM publishes. ``gaussian``: cut at 4 sigma. Zeros lie
-    beyond the border. ``smooth_over = "valid"`` makes it a weighted mean of the valid pixels, 0 elsewhere.
+    ``box-cascade``: five 5 x 5 box filters, then three of 7 x 7, as CFM publishes. ``gaussian``: cut at 4 sigma. Zeros
+    lie beyond the border. ``smooth_over = "valid"`` makes it a weighted mean of the valid pixels, 0 elsewhere.
     """
     if fusion.smoothing == "none":
         return anomaly
@@ -92,8 +92,8 @@ def find_regions(mask: Bool, anomaly: F32, xyz: F32, kind: str = "anomaly") -> t
 
     Notes
     -----
-    A pixel's area is that of the surface parallelogram between its neighbours' 3-D points where they are known, else
-    the mean of the region's known pixels; a region without any depth has area 0 mm^2 and no position.
+    Areas are projected: what the camera sees of the region, perpendicular to its axis, at each pixel's own depth; a
+    pixel without depth counts as the mean of the others. A region without any depth has area 0 mm^2 and no position.
     """
     if not mask.any():
         return ()
@@ -121,15 +121,18 @@ def find_regions(mask: Bool, anomaly: F32, xyz: F32, kind: str = "anomaly") -> t
 
 
 def _pixel_area(xyz: F32) -> F32:
-    """(H, W, 3) -> (H, W) float32 m^2 seen by a pixel at its depth, perpendicular to the camera's axis; 0 where unknown.
+    """(H, W, 3) -> (H, W) float32 m^2 that a pixel covers at its depth, perpendicular to the axis; 0 where unknown.
 
-    Central differences between neighbours at about the same depth; a jump over an edge is not surface.
+    The step between the rays x / z of the two neighbours, times the pixel's own depth: a jump of depth between them
+    does not change it.
     """
     h, w = xyz.shape[:2]
     if h < 3 or w < 3:
         return np.zeros((h, w), dtype=np.float32)
-    known = xyz[..., 2] > 0
+    z = xyz[..., 2]
+    known = z > 0
+    rays = xyz[..., :2] / np.where(known, z, 1)[..., None]
     dx, dy = np.zeros((h, w), np.float32), np.zeros((h, w), np.float32)
-    dx[:, 1:-1] = np.abs(xyz[:, 2:, 0] - xyz[:, :-2, 0]) / 2 * (known[:, 2:] & known[:, :-2])
-    dy[1:-1] = np.abs(xyz[2:, :, 1] - xyz[:-2, :, 1]) / 2 * (known[2:] & known[:-2])
-    return np.asarray(dx * dy * known, dtype=np.float32)
+    dx[:, 1:-1] = np.abs(rays[:, 2:, 0] - rays[:, :-2, 0]) / 2 * (known[:, 2:] & known[:, :-2])
+    dy[1:-1] = np.abs(rays[2:, :, 1] - rays[:-2, :, 1]) / 2 * (known[2:] & known[:-2])
+    return np.asarray(dx * dy * z * z * known, dtype=np.float32)

@@ -17,7 +17,8 @@ class PointInput:
     """Input of ``points.onnx`` and the 3-NN interpolation of its tokens.
 
     groups : (G, K, 3) float32, each group minus its centre. centers : (G, 3) float32.
-    interp_index : (n_valid, 3) int64 into the groups; interp_weight : (n_valid, 3) float32. Row order: valid pixels, row-major.
+    interp_index : (n_valid, 3) int64 into the groups; interp_weight : (n_valid, 3) float32. Rows are
+    the valid pixels, row-major.
     """
 
     groups: F32
@@ -34,8 +35,8 @@ def radius(points: F32) -> float:
 def normalise(points: F32, how: str, scale_m: float) -> F32:
     """(N, 3) metres -> (N, 3) float32 in the unit of the point encoder (preset field ``points.normalize``).
 
-    ``none``: unchanged. ``unit-sphere``: minus the mean, over the largest distance to it. ``fixed``: minus the mean, over
-    ``scale_m``, so that sizes stay comparable between parts.
+    ``none``: unchanged. ``unit-sphere``: minus the mean, over the largest distance to it. ``fixed``: minus the mean,
+    over ``scale_m``, so that sizes stay comparable between parts.
     """
     if how == "none":
         return points
@@ -54,10 +55,18 @@ def prepare_points(sample: Sample, preset: Points, scale_m: float) -> PointInput
     InvalidFrame
         Fewer valid points than one group holds.
     """
-    points = normalise(np.ascontiguousarray(sample.xyz[sample.valid]), preset.normalize, scale_m)
+    points = np.ascontiguousarray(sample.xyz[sample.valid])
     if len(points) < preset.group_size:
         raise InvalidFrame(f"only {len(points)} valid points", f"at least {preset.group_size}, the size of one group")
-    centers = points[farthest_point_sample(points, preset.groups)]
-    neighbours = k_nearest(points, centers, preset.group_size)
+    points = normalise(points, preset.normalize, scale_m)
+    drawn = points
+    if preset.stride > 1:
+        lattice = np.zeros_like(sample.valid)
+        lattice[:: preset.stride, :: preset.stride] = True
+        drawn = points[lattice[sample.valid]]
+    if len(drawn) < preset.group_size:
+        raise InvalidFrame(f"only {len(drawn)} valid points", f"at least {preset.group_size}, the size of one group")
+    centers = drawn[farthest_point_sample(drawn, preset.groups)]
+    neighbours = k_nearest(drawn, centers, preset.group_size)
     index, weight = three_nearest(points, centers)
-    return PointInput(group_points(points, centers, neighbours), centers, index, weight)
+    return PointInput(group_points(drawn, centers, neighbours), centers, index, weight)

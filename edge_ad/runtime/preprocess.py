@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -13,8 +14,9 @@ from edge_ad.frame import F32, U8, Bool, Frame, Sample, SampleTransform
 from edge_ad.presets import Geometry
 from edge_ad.runtime.geometry import border_ring, clusters, fit_plane, frame_xyz
 
-
 CUT_OFF = "part cut off by the frame"
+PART_MARGIN, ROI_MARGIN = 0.04, 0.02
+"""Free rim around a part's enclosing circle and around the region of interest, as a share of their size."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Preprocessor:
         inside = _same_size(scene.roi, frame, "region of interest")
         if inside is None and g.crop == "roi":
             raise InvalidFrame(
-                f"class '{class_name}' has no region of interest", "one, for geometry.crop = \"roi\"",
+                f"class '{class_name}' has no region of interest",
+                'one, for geometry.crop = "roi"',
                 "put a roi.png beside the recordings before fitting",
             )
         if inside is not None:
@@ -74,7 +77,7 @@ class Preprocessor:
         notes: list[str] = []
         parts: list[tuple[Bool, Bool]] = []  # (foreground, outline), each (H, W)
         if g.background == "plane":
-            ring = xyz[border_ring(usable, g.border_share)]
+            ring = xyz[border_ring(usable, g.border_share, inside)]
             plane = fit_plane(ring, g.plane_distance_m, g.ransac_iterations)
             above = usable & (plane.height(xyz) > g.plane_distance_m)
             found, small = clusters(above, usable, max(1, round(g.cluster_min_area * above.size)))
@@ -104,14 +107,19 @@ class Preprocessor:
 
     def _window(self, shape: tuple[int, int], roi: Bool | None, foreground: Bool) -> SampleTransform:
         h, w = shape
-        if self.geometry.crop == "image":
-            y0, y1, x0, x1, margin = 0, h, 0, w, 0.0
-        else:
-            y0, y1, x0, x1 = _bounds(roi if self.geometry.crop == "roi" and roi is not None else foreground)
-            margin = 0.02 if self.geometry.crop == "roi" else 0.10
+        size = self.geometry.size
+        if self.geometry.crop == "part":
+            # The enclosing circle, not the box: a part that lies turned keeps its scale.
+            contours, _ = cv2.findContours(foreground.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+            (x, y), radius = cv2.minEnclosingCircle(np.concatenate(contours))
+            side = round(2 * (radius + 1) * (1 + 2 * PART_MARGIN))
+            return SampleTransform(round(y - side / 2), round(x - side / 2), side, size, h, w)
+        margin = ROI_MARGIN if self.geometry.crop == "roi" else 0.0
+        box = roi if self.geometry.crop == "roi" and roi is not None else np.ones(shape, dtype=np.bool_)
+        y0, y1, x0, x1 = _bounds(box)
         side = round(max(y1 - y0, x1 - x0) * (1 + 2 * margin))
-        # Centre of the box; integer division rounds the same way for both modalities because there is one window.
-        return SampleTransform((y0 + y1 - side) // 2, (x0 + x1 - side) // 2, side, self.geometry.size, h, w)
+        # Integer division rounds the same way for both modalities because there is one window.
+        return SampleTransform((y0 + y1 - side) // 2, (x0 + x1 - side) // 2, side, size, h, w)
 
     def _cut(
         self, colour: U8, xyz: F32, foreground: Bool, lost: Bool, t: SampleTransform, notes: tuple[str, ...]
@@ -174,7 +182,8 @@ def _same_size(mask: Bool | None, frame: Frame, what: str) -> Bool | None:
     if mask is not None and mask.shape != frame.shape:
         h, w = frame.shape
         raise InvalidFrame(
-            f"a frame of {w} x {h} pixels", f"{mask.shape[1]} x {mask.shape[0]}, the size of the {what}",
+            f"a frame of {w} x {h} pixels",
+            f"{mask.shape[1]} x {mask.shape[0]}, the size of the {what}",
             "use the camera mode that the model was fitted with",
         )
     return mask

@@ -1,8 +1,8 @@
 """The scoring stage: interpolate rows of the token tables for the valid pixels, run the score graph in chunks.
 
-METHOD.md section 7: every linear layer that acts on an interpolated feature has already run on the tokens (``tokens.onnx``),
-so a pixel's row is a weighted sum of 4 colour-token rows and one of 3 point-token rows. Only valid pixels are scored and
-no array of all pixels times all channels exists.
+METHOD.md section 7: every linear layer that acts on an interpolated feature has already run on the tokens
+(``tokens.onnx``), so a pixel's row is a weighted sum of 4 colour-token rows and one of 3 point-token rows. Only valid
+pixels are scored and no array of all pixels times all channels exists.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CHUNK = 2048
 
 @lru_cache(maxsize=4)
 def bilinear_matrix(grid: int, size: int) -> csr_matrix:
-    """Bilinear interpolation (``align_corners=False``) from grid x grid tokens to size x size pixels, as a sparse matrix.
+    """Bilinear interpolation (``align_corners=False``), grid x grid tokens to size x size pixels, as a sparse matrix.
 
     Returns
     -------

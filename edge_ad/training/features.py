@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import nn
 
+from edge_ad.data.augment import augment
 from edge_ad.data.dataset import Item
 from edge_ad.errors import InvalidFrame
 from edge_ad.files import write_bytes
@@ -30,7 +31,6 @@ from edge_ad.parallel import run_parallel
 from edge_ad.presets import Preset
 from edge_ad.runtime.point_input import prepare_points
 from edge_ad.runtime.preprocess import Preprocessor, Scene
-from edge_ad.data.augment import augment
 
 # Part of every cache key: to be raised when the content of a file changes for the same inputs.
 CACHE_VERSION = 1
@@ -195,8 +195,8 @@ class _Extractor:
             common = {
                 "version": CACHE_VERSION,
                 "geometry": asdict(p.geometry),
-                "rgb": {k: v for k, v in asdict(p.rgb).items() if k not in ("checkpoint", "standardize")},
-                "points": {k: v for k, v in asdict(p.points).items() if k not in ("checkpoint", "standardize")},
+                "rgb": {k: v for k, v in asdict(p.rgb).items() if k not in ("checkpoint", "standardize", "ridge", "lift")},
+                "points": {k: v for k, v in asdict(p.points).items() if k not in ("checkpoint", "standardize", "ridge", "lift")},
                 "weights": weights_digest((rgb, points)),
                 "scale": repr(self.recipe.points_scale_m),
             }

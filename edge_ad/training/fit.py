@@ -147,10 +147,10 @@ def fit(
         balance = term_means(trained.learner.mappers, anchors, sampler(held_sources), preset.training.seed)
 
     detector = _detector(preset, trained.learner, anchors, balance, len(names), options.checkpoints_dir)
-    detector.rgb_mean.copy_(torch.from_numpy(rgb_standard.mean))
-    detector.rgb_std.copy_(torch.from_numpy(rgb_standard.std))
-    detector.point_mean.copy_(torch.from_numpy(point_standard.mean))
-    detector.point_std.copy_(torch.from_numpy(point_standard.std))
+    detector.rgb_weight.copy_(torch.from_numpy(rgb_standard.weight))
+    detector.rgb_offset.copy_(torch.from_numpy(rgb_standard.offset))
+    detector.point_weight.copy_(torch.from_numpy(point_standard.weight))
+    detector.point_offset.copy_(torch.from_numpy(point_standard.offset))
     provenance = _provenance(preset, dataset, train_sources, held_sources, trained, options, cosines)
     provenance["seconds"] = {"features": round(features_s, 1), "training": round(training_s, 1)}
     provenance["refused_frames"] = [n for n, _ in refused]

@@ -9,23 +9,26 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edge_ad.frame import F32, I64
 from edge_ad.presets import Preset
 from edge_ad.training.features import SampleFeatures, Source, load
 
+F64 = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Standard:
-    """Mean and standard deviation a channel, (D,) float32; zeros and ones where the preset does not standardise."""
+    """The affine standardisation of tokens: weight (D', D) and offset (D',), float32."""
 
-    mean: F32
-    std: F32
+    weight: F32
+    offset: F32
 
     def __call__(self, tokens: F32) -> F32:
-        """(N, D) -> (N, D) with zero mean and unit variance over the training tokens."""
-        return (tokens - self.mean) / self.std
+        """(N, D) -> (N, D')."""
+        return np.asarray(tokens @ self.weight.T + self.offset, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -55,35 +58,59 @@ def bilinear(grid: int, size: int) -> tuple[I64, F32]:
 
 
 def standards(preset: Preset, sources: Sequence[Source]) -> tuple[Standard, Standard]:
-    """Statistics of the training tokens: all point tokens, and those colour tokens whose cell holds a valid pixel."""
+    """Standardisation from the training tokens: all point tokens, and those colour tokens whose cell holds a valid pixel."""
     grid, size = preset.rgb.grid, preset.geometry.size
-    wanted = (preset.rgb.standardize, preset.points.standardize)
     dims = (preset.dim_rgb, preset.dim_points)
-    if not any(wanted):
-        return _identity(dims[0]), _identity(dims[1])
     count = [0, 0]
     total = [np.zeros(d) for d in dims]
-    square = [np.zeros(d) for d in dims]
-    for source in sources:
-        f = load(source)
-        cells = np.unique(f.pixels // size * grid // size * grid + f.pixels % size * grid // size)
-        for i, tokens in enumerate((f.rgb_tokens[cells], f.point_tokens)):
-            x = tokens.astype(np.float64)
-            count[i] += len(x)
-            total[i] += x.sum(0)
-            square[i] += (x * x).sum(0)
+    square = [np.zeros((d, d)) for d in dims]
+    if preset.rgb.standardize != "none" or preset.points.standardize != "none":
+        for source in sources:
+            f = load(source)
+            cells = np.unique(f.pixels // size * grid // size * grid + f.pixels % size * grid // size)
+            for i, tokens in enumerate((f.rgb_tokens[cells], f.point_tokens)):
+                x = tokens.astype(np.float64)
+                count[i] += len(x)
+                total[i] += x.sum(0)
+                square[i] += x.T @ x
     made = []
-    for i in (0, 1):
-        mean = total[i] / count[i]
-        std = np.sqrt(np.maximum(square[i] / count[i] - mean**2, 0))
-        # A channel that never varies carries nothing: it is centred and otherwise left alone.
-        std = np.where(std > 1e-6 * max(float(std.max()), 1e-12), std, 1.0)
-        made.append(Standard(mean.astype(np.float32), std.astype(np.float32)) if wanted[i] else _identity(dims[i]))
+    for i, section in enumerate((preset.rgb, preset.points)):
+        if section.standardize == "none":
+            weight, mean = np.eye(dims[i]), np.zeros(dims[i])
+        else:
+            mean = total[i] / count[i]
+            covariance = square[i] / count[i] - np.outer(mean, mean)
+            weight = _scaling(covariance, section.standardize, section.ridge)
+        made.append(_lifted(weight, -weight @ mean, section.lift))
     return made[0], made[1]
 
 
-def _identity(dim: int) -> Standard:
-    return Standard(np.zeros(dim, np.float32), np.ones(dim, np.float32))
+def _scaling(covariance: F64, how: str, ridge: float) -> F64:
+    """(D, D) covariance -> (D, D) weight that gives unit variance: a channel at a time, or along the principal axes.
+
+    ``ridge``, a share of the largest variance, is added to the variances of the principal axes: it keeps those that carry
+    only rounding noise from being blown up.
+    """
+    if how == "channel":
+        std = np.sqrt(np.maximum(np.diag(covariance), 0))
+        # A channel that never varies carries nothing: it is centred and otherwise left alone.
+        return np.diag(1 / np.where(std > 1e-6 * max(float(std.max()), 1e-12), std, 1.0))
+    variance, axes = np.linalg.eigh(covariance)
+    variance = np.maximum(variance, 0) + max(ridge, 1e-9) * max(float(variance.max()), 1e-12)
+    return np.asarray((axes / np.sqrt(variance)).T)
+
+
+def _lifted(weight: F64, offset: F64, lift: float) -> Standard:
+    """With ``lift`` > 0: features times lift / sqrt(D), and a constant channel of 1.
+
+    The distance of eq. 15 compares directions. The constant channel makes a feature of unusual length another direction
+    as well; for a small ``lift`` the distance becomes the Euclidean one of the standardised features, times the lift.
+    """
+    if lift > 0:
+        scale = lift / np.sqrt(len(weight))
+        weight = np.vstack([weight * scale, np.zeros((1, weight.shape[1]))])
+        offset = np.append(offset * scale, 1.0)
+    return Standard(weight.astype(np.float32), offset.astype(np.float32))
 
 
 class PixelSampler:

@@ -74,12 +74,12 @@ def test_fit_a_folder_of_recordings(tmp_path: Path) -> None:
 def test_overrides() -> None:
     preset = override(
         load_preset("compact"),
-        ("geometry.crop=roi", "fusion.beta=0.25", "rgb.taps=[2, 4]", "rgb.standardize=false", 'text.encoder="none"'),
+        ("geometry.crop=roi", "fusion.beta=0.25", "rgb.taps=[2, 4]", "rgb.standardize=none", 'text.encoder="none"'),
     )
     assert preset.geometry.crop == "roi"
     assert preset.fusion.beta == 0.25
     assert preset.rgb.taps == (2, 4)
-    assert preset.rgb.standardize is False
+    assert preset.rgb.standardize == "none"
     assert preset.text.encoder == "none"
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edge_ad.data.augment import MAX_SHIFT, augment, rot90
 from edge_ad.frame import Frame, Intrinsics
 from edge_ad.runtime.geometry import frame_xyz
-from edge_ad.data.augment import MAX_SHIFT, augment, rot90
 
 
 def make_frame(*, xyz: bool, dtype: type = np.uint16) -> Frame:

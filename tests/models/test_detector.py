@@ -41,9 +41,9 @@ def tiny_preset(kind: str = "gacm", **fusion: Any) -> Preset:
 def make(preset: Preset, classes: int = 3) -> ReferenceDetector:
     torch.manual_seed(3)
     detector = ReferenceDetector(preset, *assemble(preset), classes=classes)
-    for buffer in (detector.anchors, detector.rgb_mean, detector.point_mean):
+    for buffer in (detector.anchors, detector.rgb_offset, detector.point_offset):
         buffer.normal_()
-    for buffer in (detector.rgb_std, detector.point_std, detector.balance):
+    for buffer in (detector.rgb_weight, detector.point_weight, detector.balance):
         buffer.uniform_(0.5, 2)
     return detector.eval().requires_grad_(False)
 
@@ -75,13 +75,13 @@ def run_terms(detector: ReferenceDetector, x: Inputs, class_index: int = 1) -> d
 def test_terms_are_the_equations_pixel_by_pixel(inputs: Inputs) -> None:
     detector = make(tiny_preset())
     rgb_tokens, point_tokens = detector.tokens(inputs["rgb"], inputs["groups"], inputs["centers"])
-    assert rgb_tokens.shape == (T, 24)
-    assert point_tokens.shape == (G, 24)
+    assert rgb_tokens.shape == (T, 25)
+    assert point_tokens.shape == (G, 25)
     raw = detector.rgb_encoder(inputs["rgb"][None])[0]
-    torch.testing.assert_close(rgb_tokens, (raw - detector.rgb_mean) / detector.rgb_std)
+    torch.testing.assert_close(rgb_tokens, F.linear(raw, detector.rgb_weight, detector.rgb_offset))
     terms = run_terms(detector, inputs)
     assert list(terms) == ["rgb", "3d", "text_rgb", "text_3d"]
-    planes = F.interpolate(rgb_tokens.T.reshape(1, 24, 4, 4), (S, S), mode="bilinear")[0]
+    planes = F.interpolate(rgb_tokens.T.reshape(1, 25, 4, 4), (S, S), mode="bilinear")[0]
     rows, cols = inputs["valid"].nonzero(as_tuple=True)
     m = detector.mappers
     assert m.rgb_to_text is not None
@@ -120,17 +120,18 @@ def test_invalid_pixels_are_zero_and_do_not_matter(inputs: Inputs) -> None:
 @pytest.mark.parametrize("balance", ["none", "train-mean"])
 def test_fusion_is_equation_16(inputs: Inputs, balance: str) -> None:
     detector = make(tiny_preset(balance=balance, smoothing="none", alpha=0.3, beta=0.8))
+    valid = inputs["valid"]
     t = run_terms(detector, inputs)
     b = detector.balance if balance == "train-mean" else torch.ones(3)
     expected = 0.3 * t["rgb"] * t["3d"] / (b[0] * b[1]) + 0.8 * t["text_rgb"] * t["text_3d"] / b[2]
-    ours = detector.anomaly_map(t)
+    ours = detector.anomaly_map(t, valid)
     torch.testing.assert_close(ours, expected)
     assert detector.score(ours) == pytest.approx(float(expected.max()))
 
 
 def test_smoothing_is_applied_last(inputs: Inputs) -> None:
-    sharp = make(tiny_preset(smoothing="none"))
-    soft = make(tiny_preset(smoothing="box-cascade"))
+    sharp = make(tiny_preset(smoothing="none", smooth_over="image"))
+    soft = make(tiny_preset(smoothing="box-cascade", smooth_over="image"))
     terms = run_terms(sharp, inputs)
     a, b = sharp.anomaly_map(terms), soft.anomaly_map(terms)
     assert float(b.max()) < float(a.max())
@@ -138,6 +139,18 @@ def test_smoothing_is_applied_last(inputs: Inputs) -> None:
     for window in [5] * 5 + [7] * 3:
         x = F.conv2d(x, torch.full((1, 1, window, window), 1 / window**2), padding=window // 2)
     torch.testing.assert_close(b, x[0, 0], rtol=0, atol=1e-6)
+
+
+def test_smoothing_over_valid_pixels_is_a_mean_of_them(inputs: Inputs) -> None:
+    detector = make(tiny_preset(smoothing="gaussian", smooth_over="valid", sigma=2.0))
+    valid = inputs["valid"]
+    flat = {"rgb": torch.ones(S, S), "3d": torch.ones(S, S)}
+    one = detector.anomaly_map({k: v * valid for k, v in flat.items()}, valid)
+    level = detector.preset.fusion.alpha / float(detector.balance[0] * detector.balance[1])
+    torch.testing.assert_close(one[valid], torch.full_like(one[valid], level))
+    assert bool((one[~valid] == 0).all())
+    with pytest.raises(EdgeAdError, match="no mask of valid pixels"):
+        detector.anomaly_map(flat)
 
 
 def test_cfm_has_no_text(inputs: Inputs) -> None:

@@ -72,7 +72,7 @@ def test_the_model_reads_back_and_scores(fitted: Path) -> None:
         # Held-out good parts: each term is about its balance.
         for key, mean in (("rgb", d.balance[0]), ("3d", d.balance[1])):
             assert terms[key][torch.from_numpy(sample.valid)].mean() == pytest.approx(float(mean), rel=0.25)
-        assert d.score(d.anomaly_map(terms)) > 0
+        assert d.score(d.anomaly_map(terms, torch.from_numpy(sample.valid))) > 0
 
 
 def test_statistics_standardise_the_training_tokens(fitted: Path) -> None:
@@ -86,8 +86,11 @@ def test_statistics_standardise_the_training_tokens(fitted: Path) -> None:
     from edge_ad.training.features import load
 
     tokens = np.concatenate([load(s).point_tokens for s in sources]).astype(np.float64)
-    np.testing.assert_allclose(model.detector.point_mean.numpy(), tokens.mean(0), atol=1e-5)
-    np.testing.assert_allclose(model.detector.point_std.numpy(), tokens.std(0), rtol=1e-3)
+    d, lift = model.detector, model.preset.points.lift
+    seen = tokens @ d.point_weight.numpy().T + d.point_offset.numpy()
+    np.testing.assert_allclose(seen[:, :-1].mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(seen[:, :-1].std(0), lift / np.sqrt(tokens.shape[1]), rtol=1e-3)
+    np.testing.assert_allclose(seen[:, -1], 1)
 
 
 def test_two_runs_give_the_same_bits_whatever_the_number_of_processes(fitted: Path, tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_training_lowers_the_loss_on_shapes_it_has_not_seen(pool: Pool) -> None:
         assert np.isfinite(list(terms.values())).all()
     trainer.settle_statistics(8)
     after = trainer.evaluate(held_out)
-    assert after["chamfer"] < 0.95 * before["chamfer"] and after["geometry"] < 0.6 * before["geometry"]
+    assert after["chamfer"] < 0.95 * before["chamfer"] and after["geometry"] < 0.8 * before["geometry"]
     # BatchNorm's running statistics serve as well as each batch's own.
     own = trainer.evaluate(held_out, training_statistics=True)
     assert after["total"] == pytest.approx(own["total"], rel=0.2)

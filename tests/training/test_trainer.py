@@ -26,16 +26,22 @@ PLAN = TrainingPlan(samples_per_step=2, min_steps=12)
 
 @pytest.fixture(scope="module")
 def sampler(tmp_path_factory: pytest.TempPathFactory) -> PixelSampler:
-    preset = tiny_preset()
+    preset = tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0})
     jobs = [Job(i) for i in tiny_dataset({"hex_nut": (2, 0), "cookie": (1, 0)}).items]
     sources, _ = extract(Recipe(preset, {"cookie": Scene()}, 0.05, tmp_path_factory.mktemp("cache")), jobs)
-    rgb = Standard(np.zeros(preset.dim_rgb, np.float32), np.ones(preset.dim_rgb, np.float32))
-    points = Standard(np.zeros(preset.dim_points, np.float32), np.ones(preset.dim_points, np.float32))
+    rgb = Standard(
+        np.eye(preset.feature_rgb, preset.dim_rgb, dtype=np.float32), np.zeros(preset.feature_rgb, np.float32)
+    )
+    points = Standard(
+        np.eye(preset.feature_points, preset.dim_points, dtype=np.float32), np.zeros(preset.feature_points, np.float32)
+    )
     return PixelSampler(preset, sources, ("hex_nut", "cookie"), rgb, points)
 
 
 def prompts() -> np.ndarray:
-    return embed_prompts(tiny_preset(), [class_prompts("hex nut"), class_prompts("cookie")])
+    return embed_prompts(
+        tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0}), [class_prompts("hex nut"), class_prompts("cookie")]
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -86,13 +92,19 @@ def test_every_sample_once_an_epoch_and_the_same_step_again(sampler: PixelSample
 
 
 def test_a_small_memory_budget_changes_no_bit(sampler: PixelSampler) -> None:
-    small = PixelSampler(tiny_preset(), sampler.sources, ("hex_nut", "cookie"), *sampler.standards, memory_bytes=1)
+    small = PixelSampler(
+        tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0}),
+        sampler.sources,
+        ("hex_nut", "cookie"),
+        *sampler.standards,
+        memory_bytes=1,
+    )
     for step in range(4):
         assert torch.equal(small.step(step, 2, 40, 1).points, sampler.step(step, 2, 40, 1).points)
 
 
 def test_loss_is_the_sum_of_the_four_terms_of_the_paper(sampler: PixelSampler) -> None:
-    learner = Learner(tiny_preset(), prompts()).eval()
+    learner = Learner(tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0}), prompts()).eval()
     batch = sampler.step(0, 2, 50, 3)
     m = learner.mappers
     anchors = learner.anchors()
@@ -119,8 +131,10 @@ class Poisoned(PixelSampler):
 
 
 def test_steps_that_are_not_finite_are_skipped_and_counted(sampler: PixelSampler) -> None:
-    poisoned = Poisoned(tiny_preset(), sampler.sources, ("hex_nut", "cookie"), *sampler.standards)
-    trained = train(tiny_preset(), poisoned, prompts(), PLAN)
+    poisoned = Poisoned(
+        tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0}), sampler.sources, ("hex_nut", "cookie"), *sampler.standards
+    )
+    trained = train(tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0}), poisoned, prompts(), PLAN)
     assert trained.skipped == 3
     assert np.flatnonzero(np.isnan(trained.losses)).tolist() == [3, 5, 7]
     assert all(bool(torch.isfinite(p).all()) for p in trained.learner.parameters())
@@ -134,14 +148,16 @@ class AllPoison(PixelSampler):
 
 
 def test_a_training_without_one_finite_step_is_an_error(sampler: PixelSampler, tmp_path: Path) -> None:
-    poisoned = AllPoison(tiny_preset(), sampler.sources, ("hex_nut", "cookie"), *sampler.standards)
+    poisoned = AllPoison(
+        tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0}), sampler.sources, ("hex_nut", "cookie"), *sampler.standards
+    )
     with pytest.raises(EdgeAdError, match="finite"):
-        train(tiny_preset(), poisoned, prompts(), PLAN)
+        train(tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0}), poisoned, prompts(), PLAN)
 
 
 def test_training_leaves_global_state_alone(sampler: PixelSampler) -> None:
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
-    train(tiny_preset(), sampler, prompts(), PLAN)
+    train(tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0}), sampler, prompts(), PLAN)
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.equal(torch.random.get_rng_state(), state)

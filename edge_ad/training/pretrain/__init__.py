@@ -2,5 +2,5 @@
 
 ``shapes`` draws the views, ``solids`` are the bodies in them, ``pool`` groups and
 caches them, ``mae`` is the network and its losses, ``train`` the run.
-Run it with ``python -m edge_ad.training.pretrain --out weights.safetensors``.
+Run it with ``edge-ad pretrain-points --out weights.safetensors``.
 """

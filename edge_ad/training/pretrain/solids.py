@@ -102,7 +102,7 @@ def gear(teeth: int, radius: float, tooth: float, half: float) -> Solid:
 def moved(solid: Solid, rotation: F32, offset: F32) -> Solid:
     """The solid rotated by (3, 3), then shifted by (3,)."""
     turn, shift = rotation.astype(np.float32), offset.astype(np.float32)
-    return lambda p: solid((p - shift) @ turn)
+    return lambda p: solid(np.asarray((p - shift) @ turn, np.float32))
 
 
 def union(*solids: Solid) -> Solid:

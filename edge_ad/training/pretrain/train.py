@@ -124,7 +124,7 @@ class Trainer:
 
     @torch.no_grad()
     def settle_statistics(self, batches: int = 24) -> None:
-        """BatchNorm statistics anew: the plain average over ``batches`` batches of whole clouds, with today's weights."""
+        """BatchNorm statistics anew: the plain average over ``batches`` batches of whole clouds."""
         layers = [m for m in self.model.modules() if isinstance(m, torch.nn.BatchNorm1d)]
         kept = [m.momentum for m in layers]
         self.model.train()

@@ -1,0 +1,273 @@
+"""The restructured graphs against the literal reference, each term on its own (METHOD section 7).
+
+The mappers are fitted, so that good pixels lie where they lie in a real model: distances of at most 0.05. There a form
+such as ``sqrt(2 - 2 cos)`` loses what the tolerance asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from edge_ad.bundle import TensorSpec
+from edge_ad.export.bundle import trace_graphs
+from edge_ad.export.graphs import ScoreGraph, TokenGraph, column_widths
+from edge_ad.export.reference import spread
+from edge_ad.models.build import assemble
+from edge_ad.models.detector import ReferenceDetector
+from edge_ad.models.mappers import Cfm, Gacm, Mlp
+from edge_ad.presets import Preset, load_preset
+from edge_ad.runtime.point_input import PointInput
+from edge_ad.runtime.pointops import three_nearest
+from edge_ad.runtime.scoring import score_pixels
+
+TOLERANCE = 1e-5  # of the largest value of a term
+
+
+def small(kind: str, grid: int, ratio: int, groups: int, lift: float) -> Preset:
+    base = load_preset("cfm" if kind == "cfm" else "compact")
+    return replace(
+        base,
+        geometry=replace(base.geometry, size=grid * ratio),
+        rgb=replace(
+            base.rgb, encoder="dino-vit", checkpoint="random", grid=grid, patch_size=ratio, dim=24, depth=1, heads=2,
+            taps=(), lift=lift,
+        ),
+        points=replace(
+            base.points, checkpoint="random", groups=groups, group_size=4, dim=12, depth=3, heads=2, taps=(0, 2),
+            widths=(8, 16, 16), lift=lift,
+        ),
+        text=replace(base.text, dim=10),
+        mappers=replace(base.mappers, kind=kind, hidden=40),
+    )  # fmt: skip
+
+
+@dataclass
+class Case:
+    """A fitted detector and one sample: raw tokens, interpolation of the valid pixels, mask."""
+
+    detector: ReferenceDetector
+    rgb: Tensor
+    points: Tensor
+    at: PointInput
+    valid: np.ndarray
+    class_index: int
+
+    def standardised(self) -> tuple[Tensor, Tensor]:
+        d = self.detector
+        return self.rgb @ d.rgb_weight.T + d.rgb_offset, self.points @ d.point_weight.T + d.point_offset
+
+    def reference(self) -> dict[str, np.ndarray]:
+        """The literal model's terms at the valid pixels."""
+        d = self.detector
+        index, weight = spread(self.at, self.valid)
+        with torch.no_grad():
+            terms = d.terms(*self.standardised(), index, weight, torch.from_numpy(self.valid), self.class_index)
+        return {k: v.numpy()[self.valid] for k, v in terms.items()}
+
+
+def least_squares(layer: nn.Linear, inputs: Tensor, targets: Tensor) -> None:
+    """Set ``layer`` so that it maps ``inputs`` onto ``targets``, with weights as small as those of a trained layer."""
+    rows = torch.cat([inputs, torch.ones(len(inputs), 1)], dim=1).double()
+    gram = rows.T @ rows + 1e-2 * torch.eye(rows.shape[1], dtype=torch.float64)
+    solution = torch.linalg.solve(gram, rows.T @ targets.double()).float()
+    layer.weight.copy_(solution[:-1].T)
+    layer.bias.copy_(solution[-1])
+
+
+def fit_mapper(mapper: Gacm | Cfm | Mlp | None, inputs: Tensor, targets: Tensor) -> None:
+    """Fit the last linear layer to the targets; what comes before it keeps its random weights."""
+    if mapper is None:
+        return
+    if isinstance(mapper, Gacm):
+        geometry = mapper.phi_g(inputs)
+        gate = torch.sigmoid(mapper.w_g(geometry))
+        branch = F.gelu(mapper.norm(geometry * gate + mapper.phi_s(inputs) * (1 - gate)))
+        least_squares(mapper.residual, inputs, targets - branch)
+        return
+    hidden = F.gelu(mapper.fc1(inputs))
+    if isinstance(mapper, Cfm):
+        hidden = F.gelu(mapper.fc2(hidden))
+    least_squares(mapper.fc3 if isinstance(mapper, Cfm) else mapper.fc2, hidden, targets)
+
+
+@torch.no_grad()
+def make(kind: str, grid: int, ratio: int, groups: int, classes: int, share: float, seed: int) -> Case:
+    torch.manual_seed(seed)
+    lift = float(seed % 2)
+    preset = small(kind, grid, ratio, groups, lift)
+    detector = ReferenceDetector(preset, *assemble(preset), classes=classes)
+    detector.anchors.normal_()
+    # Standardisation: a turn and a scale, so that raw tokens look like nothing the mappers know.
+    turn, turn_3d = (torch.linalg.qr(torch.randn(24, 24))[0] * torch.empty(24).uniform_(0.5, 2) for _ in range(2))
+    shift, shift_3d = torch.randn(24), torch.randn(24)
+    detector.rgb_weight[:24], detector.rgb_offset[:24] = turn, shift
+    detector.point_weight[:24], detector.point_offset[:24] = turn_3d, shift_3d
+    if lift:
+        for weight, offset in (
+            (detector.rgb_weight, detector.rgb_offset),
+            (detector.point_weight, detector.point_offset),
+        ):
+            weight[24], offset[24] = 0, lift
+    class_index = seed % classes
+    # Standardised features of good parts: one point of view of a hidden state each.
+    centre, basis = torch.randn(24), 0.02 * torch.randn(2, 24)
+    centre_3d, basis_3d = torch.randn(24), 0.02 * torch.randn(2, 24)
+    state = torch.randn(400, 2)
+    x, y = centre + state @ basis, centre_3d + state @ basis_3d
+    m, anchor = detector.mappers, detector.anchors[class_index] + state @ (0.03 * torch.randn(2, 10))
+    one = torch.full((400, int(lift)), lift)
+    x1, y1 = torch.cat([x, one], dim=1), torch.cat([y, one], dim=1)
+    fit_mapper(m.rgb_to_3d, x1, y1)
+    fit_mapper(m.points_to_rgb, y1, x1)
+    fit_mapper(m.rgb_to_text, x1, anchor)
+    fit_mapper(m.points_to_text, y1, anchor)
+    rgb, points = centre + torch.randn(grid * grid, 2) @ basis, centre_3d + torch.randn(groups, 2) @ basis_3d
+    rgb[0] += 0.3 * torch.randn(24)  # a defect in each modality
+    points[-1] += 0.3 * torch.randn(24)
+    size = grid * ratio
+    rng = np.random.default_rng(seed)
+    valid = rng.random((size, size)) < share
+    valid[rng.integers(size), rng.integers(size)] = True
+    cloud = rng.normal(size=(int(valid.sum()), 3)).astype(np.float32)
+    centers = rng.normal(size=(groups, 3)).astype(np.float32)
+    at = PointInput(np.zeros((groups, 4, 3), np.float32), centers, *three_nearest(cloud, centers))
+    return Case(
+        detector.eval(),
+        (rgb - shift) @ torch.linalg.inv(turn).T,
+        (points - shift_3d) @ torch.linalg.inv(turn_3d).T,
+        at,
+        valid,
+        class_index,
+    )
+
+
+class TorchScore:
+    """A score session that runs the torch module itself."""
+
+    def __init__(self, graph: ScoreGraph) -> None:
+        self.graph = graph.eval()
+        names = ["rgb_rows", "point_rows", *(["class_index"] if graph.has_text else [])]
+        self.inputs = tuple(TensorSpec(n, ("rows",), "float32") for n in names)
+        self.outputs = tuple(
+            TensorSpec(n, ("rows",), "float32")
+            for n in ("rgb", "3d", "text_rgb", "text_3d")[: 4 if graph.has_text else 2]
+        )
+
+    @torch.no_grad()
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        out = self.graph(*(torch.from_numpy(inputs[i.name]) for i in self.inputs))
+        return {o.name: v.numpy() for o, v in zip(self.outputs, out, strict=True)}
+
+
+def close(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
+    assert set(found) == set(expected)
+    for name, want in expected.items():
+        worst = float(np.abs(found[name] - want).max())
+        assert worst <= TOLERANCE * float(want.max()), f"{name}: {worst:.2e} of {want.max():.2e}"
+    for product in (("rgb", "3d"), ("text_rgb", "text_3d")):
+        if product[0] in expected:
+            ours, theirs = (d[product[0]] * d[product[1]] for d in (found, expected))
+            assert float(np.abs(ours - theirs).max()) <= TOLERANCE * float(theirs.max()), product
+
+
+@settings(max_examples=30)
+@given(
+    kind=st.sampled_from(["gacm", "cfm"]),
+    grid=st.integers(2, 7),
+    ratio=st.sampled_from([1, 2, 4, 8]),
+    groups=st.integers(3, 50),
+    classes=st.integers(1, 5),
+    share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    chunk=st.sampled_from([1, 37, 4096]),
+    seed=st.integers(0, 10_000),
+)
+def test_tables_and_rows_equal_the_literal_model(
+    kind: str, grid: int, ratio: int, groups: int, classes: int, share: float, chunk: int, seed: int
+) -> None:
+    case = make(kind, grid, ratio, groups, classes, share, seed)
+    tokens = TokenGraph(case.detector).eval()
+    with torch.no_grad():
+        rgb_table, point_table = tokens(case.rgb, case.points)
+    widths = column_widths(case.detector)
+    assert (rgb_table.shape[1], point_table.shape[1]) == (sum(widths[0]), sum(widths[1]))
+    found = score_pixels(
+        TorchScore(ScoreGraph(case.detector)),
+        rgb_table.numpy(),
+        point_table.numpy(),
+        case.valid,
+        case.at,
+        case.class_index,
+        chunk=max(chunk, int(case.valid.sum()) // 20),
+    )
+    close(found, case.reference())
+
+
+@pytest.mark.parametrize("kind", ["gacm", "cfm"])
+def test_good_pixels_of_these_cases_lie_where_good_parts_lie(kind: str) -> None:
+    """Else the tests here would not see what float32 loses near 0."""
+    for name, values in make(kind, 7, 8, 40, 3, 1.0, 11).reference().items():
+        assert 0 < float(np.median(values)) <= 0.05, (name, float(np.median(values)))
+        assert float(values.max()) > 0.05, name
+
+
+def test_the_tolerance_tells_the_cosine_form_apart() -> None:
+    """``sqrt(2 - 2 cos)`` fails here: the tolerance is worth something."""
+    case = make("gacm", 4, 4, 20, 2, 1.0, 5)
+    expected = case.reference()
+    d = case.detector
+    index, weight = spread(case.at, case.valid)
+    with torch.no_grad():
+        f = d.pixel_features(*case.standardised(), index, weight)
+        cosine = F.cosine_similarity(f.rgb, f.points_to_rgb, dim=-1)
+    form = (2 - 2 * cosine).clamp_min(0).sqrt().numpy()
+    assert np.abs(form - expected["rgb"]).max() > TOLERANCE * expected["rgb"].max()
+
+
+@pytest.fixture(scope="module", params=["gacm", "cfm"])
+def traced(request: pytest.FixtureRequest) -> tuple[Case, dict[str, ort.InferenceSession]]:
+    case = make(request.param, 4, 8, 30, 3, 0.6, 8)
+    graphs = trace_graphs(case.detector)
+    return case, {k: ort.InferenceSession(g.onnx, providers=["CPUExecutionProvider"]) for k, g in graphs.items()}
+
+
+class OnnxScore:
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self.session = session
+        self.inputs = tuple(TensorSpec(i.name, ("rows",), "float32") for i in session.get_inputs())
+        self.outputs = tuple(TensorSpec(o.name, ("rows",), "float32") for o in session.get_outputs())
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(zip([o.name for o in self.outputs], self.session.run(None, dict(inputs)), strict=True))
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 5000])
+def test_onnx_equals_the_literal_model(traced: tuple[Case, dict[str, ort.InferenceSession]], chunk: int) -> None:
+    case, sessions = traced
+    tables = sessions["tokens"].run(None, {"rgb_tokens": case.rgb.numpy(), "point_tokens": case.points.numpy()})
+    found = score_pixels(OnnxScore(sessions["score"]), *tables, case.valid, case.at, case.class_index, chunk=chunk)
+    close(found, case.reference())
+
+
+def test_onnx_encoders_equal_torch(traced: tuple[Case, dict[str, ort.InferenceSession]]) -> None:
+    case, sessions = traced
+    p = case.detector.preset
+    size = p.geometry.size
+    image = torch.randn(1, 3, size, size)
+    groups, centers = 0.1 * torch.randn(1, p.points.groups, 4, 3), torch.randn(1, p.points.groups, 3)
+    with torch.no_grad():
+        rgb, points = case.detector.raw_tokens(image[0], groups[0], centers[0])
+    (found_rgb,) = sessions["rgb"].run(None, {"image": image.numpy()})
+    (found_points,) = sessions["points"].run(None, {"groups": groups.numpy(), "centers": centers.numpy()})
+    np.testing.assert_allclose(found_rgb, rgb.numpy(), atol=2e-5)
+    np.testing.assert_allclose(found_points, points.numpy(), atol=2e-5)
