@@ -43,6 +43,13 @@ def _dead(pid: int) -> bool:
     return False
 
 
+def _final_name(entry: str) -> str:
+    """The name that a temporary name stands for; one temporary folder may be prepared inside another's name."""
+    while found := _LEFTOVER.fullmatch(entry):
+        entry = found["name"]
+    return entry
+
+
 def sweep(folder: Path, name: str | None = None) -> None:
     """Remove what dead processes left in ``folder`` while they wrote ``name`` (None: any file, but no folder).
 
@@ -55,7 +62,7 @@ def sweep(folder: Path, name: str | None = None) -> None:
     for entry in entries:
         found = _LEFTOVER.fullmatch(entry)
         path = folder / entry
-        if found is None or not _dead(int(found["pid"])) or name not in (None, found["name"]):
+        if found is None or not _dead(int(found["pid"])) or name not in (None, _final_name(entry)):
             continue
         try:
             if path.is_dir() and not path.is_symlink():

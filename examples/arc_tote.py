@@ -1,7 +1,7 @@
 """Foreign objects in a tote, on real camera recordings: three views, one good frame each.
 
-The recordings (`arc_tote`: 640 x 480 colour, depth aligned to it, 0.1 mm a unit) show a red tote from three places, empty
-and with objects. Each view is a class of its own, fitted on its one empty frame and seeded variations of it, with
+The recordings (`arc_tote`: 640 x 480 colour, depth aligned to it, 0.1 mm a unit) show a red tote from three places,
+empty and with objects. Each view is a class of its own, fitted on its one empty frame and seeded variations of it, with
 preset `compact-scene`. Beside the model's pixel AUROC stands the plainest thing that works with a fixed camera:
 the difference to the empty frame, smoothed alike.
 
@@ -123,8 +123,8 @@ def conditions(detector: Detector) -> str:
     """What the figures were measured with."""
     f = detector.preset.fusion
     return (
-        f"preset {detector.preset.name}, fitted on one empty frame a view and variations of it; onnxruntime fp32; pixel "
-        f"AUROC over the pixels inside the region that have depth, {detector.preset.geometry.size} x "
+        f"preset {detector.preset.name}, fitted on one empty frame a view and variations of it; onnxruntime fp32; "
+        f"pixel AUROC over the pixels inside the region that have depth, {detector.preset.geometry.size} x "
         f"{detector.preset.geometry.size} sample grid; differences smoothed as the map is (Gaussian, sigma {f.sigma:g})"
     )
 
@@ -222,7 +222,8 @@ def table(document: dict[str, Any]) -> Table:
         "view", "pixel AUROC", "depth diff.", "colour diff.", "object without depth", "of it flagged lost",
         "objects with lost depth", "lost in region", "with objects", "empty",
     )  # fmt: skip
-    return Table("Real recordings: objects in a tote", columns, tuple(rows), notes=(document["conditions"], document["note"]))
+    notes = (document["conditions"], document["note"])
+    return Table("Real recordings: objects in a tote", columns, tuple(rows), notes=notes)
 
 
 def main() -> int:

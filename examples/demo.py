@@ -1,8 +1,8 @@
 """The whole line, end to end: what `make demo` runs. Every step is a call of the `edge-ad` command.
 
-Synthetic parts are made, a model is fitted, exported, its engines built, its thresholds set and its accuracy measured;
-then it inspects the synthetic camera. The same line runs on real recordings: a tote, empty and with objects. All that is
-made lies under `demo/`; `demo/index.html` shows it.
+Synthetic parts are made, a model is fitted and exported, its engines are built, its thresholds set, its accuracy is
+measured; then it inspects the synthetic camera. The same line runs on real recordings: a tote, empty and with objects.
+All that is made lies under `demo/`; `demo/index.html` shows it.
 
     python examples/demo.py            # all of it
     python examples/demo.py --quick    # minutes to seconds: to see that it works, not how well
@@ -40,7 +40,7 @@ def synthetic(steps: Steps, demo: Path, quick: bool, classes: str) -> None:
     chosen = ["--classes", classes] if classes else []
 
     size = "small" if quick else "full"
-    made = steps.edge_ad("synth", "make synthetic parts", "synth", "--out", parts, "--parts", size, *chosen, "--jobs", 0)
+    made = steps.edge_ad("synth", "make synthetic parts", "synth", "--out", parts, "--parts", size, *chosen)
     told = f"      {made['parts']} parts of {', '.join(made['classes'])}; {made['defective']} of them defective"
     steps.tell("synth", (), told)
 

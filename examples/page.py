@@ -56,7 +56,8 @@ figcaption { font-size: 13px; color: var(--dim); padding: 5px 0 2px; }
 .invalid { color: var(--warn); }
 code { background: var(--code); padding: 1px 5px; border-radius: 3px; font-size: 13px; overflow-wrap: anywhere; }
 td code { white-space: normal; } td.left { text-align: left; white-space: normal; }
-footer { border-top: 1px solid var(--line); margin-top: 40px; padding: 18px 0 50px; color: var(--dim); font-size: 13px; }
+footer { border-top: 1px solid var(--line); margin-top: 40px; padding: 18px 0 50px; color: var(--dim);
+  font-size: 13px; }
 """
 
 STEP_TITLES = {
@@ -121,8 +122,8 @@ def _head(found: dict[str, Document], quick: bool) -> str:
         if quick
         else ""
     )
-    links = [("#real", "Real recordings"), ("#synthetic", "Synthetic parts"), ("#bundle", "Bundle"), ("#steps", "Steps")]
-    nav = "".join(f'<a href="{href}">{text}</a>' for href, text in links)
+    links = {"real": "Real recordings", "synthetic": "Synthetic parts", "bundle": "Bundle", "steps": "Steps"}
+    nav = "".join(f'<a href="#{name}">{text}</a>' for name, text in links.items())
     return (
         "<header><div><h1>Anomaly detection on colour + depth, from good parts to masks</h1>"
         "<p>A model was fitted on good parts alone, exported to a bundle of ONNX graphs, given thresholds for a chosen "
@@ -143,7 +144,8 @@ def _tiles(found: dict[str, Document], demo: Path) -> str:
         worst = min(v["pixel_auroc"] for v in a["views"])
         tiles.append((f"{worst:.3f}", f"lowest pixel AUROC of {len(a['views'])} real views of a tote"))
     if (r := _done(found, "run")) is not None:
-        tiles.append((f"{r['median_ms']:.0f} ms", f"median a frame, onnxruntime fp32 on {os.cpu_count()} processor cores"))
+        text = f"median a frame, onnxruntime fp32 on {os.cpu_count()} processor cores"
+        tiles.append((f"{r['median_ms']:.0f} ms", text))
     if (x := _done(found, "export")) is not None:
         size = sum(g["bytes"] for g in x["graphs"].values()) / 1e6
         tiles.append((f"{size:.1f} MB", "four ONNX graphs, float32"))
@@ -162,20 +164,22 @@ def _real(found: dict[str, Document]) -> str:
     import arc_tote
 
     text = (
-        "<p>A red tote seen by a depth camera from three places, empty and with objects. The model knows each view from "
-        "one empty frame and seeded variations of it. Every pixel of the tote is inspected. Where depth is missing nothing "
-        "can be scored; pixels that had depth in the empty tote and have none now are <em>lost</em>, are shown hatched, and "
-        "never pass as normal beyond their own limit: glass, wire and black mesh show up there.</p>"
+        "<p>A red tote seen by a depth camera from three places, empty and with objects. The model knows each view "
+        "from one empty frame and seeded variations of it. Every pixel of the tote is inspected. Where depth is "
+        "missing nothing can be scored; pixels that had depth in the empty tote and have none now are <em>lost</em>, "
+        "are shown hatched, and never pass as normal beyond their own limit: glass, wire and black mesh show up "
+        "there.</p>"
     )
-    return head + text + html_table(arc_tote.table(document)) + "".join(_view(v) for v in document["views"]) + "</section>"
+    views = "".join(_view(v) for v in document["views"])
+    return f"{head}{text}{html_table(arc_tote.table(document))}{views}</section>"
 
 
 def _view(v: Document) -> str:
     base = "results/arc"
     reasons = "; ".join(v["reasons"]) or "none"
     caption = (
-        f"score {v['score']:.2f}, threshold {v['threshold']:.2f}; {v['no_depth_share']:.0%} of the drawn objects' pixels "
-        f"have no depth, {v['no_depth_flagged']:.0%} of these are flagged lost; further reasons: {reasons}"
+        f"score {v['score']:.2f}, threshold {v['threshold']:.2f}; {v['no_depth_share']:.0%} of the drawn objects' "
+        f"pixels have no depth, {v['no_depth_flagged']:.0%} of these are flagged lost; further reasons: {reasons}"
     )
     figures = (
         (f"{base}/views/{v['view']}_objects.png", "colour, as the camera saw it"),
@@ -265,7 +269,8 @@ def _steps(found: dict[str, Document]) -> str:
         if document is None:
             continue
         if "skipped" in document:
-            rows.append(f'<tr><td>{escape(title)}</td><td>-</td><td class="left">{escape(document["skipped"])}</td></tr>')
+            reason = escape(document["skipped"])
+            rows.append(f'<tr><td>{escape(title)}</td><td>-</td><td class="left">{reason}</td></tr>')
             continue
         total += document["wall_seconds"]
         rows.append(
@@ -281,13 +286,14 @@ def _steps(found: dict[str, Document]) -> str:
 
 def _foot() -> str:
     return (
-        f'<footer><div style="max-width:1120px;margin:0 auto;padding:0 24px">Measured on {escape(_processor())}, '
-        f"{os.cpu_count()} cores, Python {platform.python_version()}; {escape(_versions())}. Not measured here: any GPU, "
+        f'<footer><div style="max-width:1120px;margin:0 auto;padding:0 24px">Measured on {escape(machine())}; '
+        f"{escape(versions())}. Not measured here: any GPU, "
         "any Jetson, any live depth camera.</div></footer>"
     )
 
 
-def _versions() -> str:
+def versions() -> str:
+    """Packages that the figures depend on."""
     found = []
     for name in VERSIONS:
         try:
@@ -295,6 +301,11 @@ def _versions() -> str:
         except PackageNotFoundError:
             continue
     return ", ".join(found)
+
+
+def machine() -> str:
+    """Processor, cores and Python."""
+    return f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def _processor() -> str:

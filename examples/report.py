@@ -110,9 +110,7 @@ def engines(documents: dict[str, Document]) -> Table:
         if "skipped" in document:
             notes.append(f"{backend}: {document['skipped']}")
             continue
-        rows += [
-            (backend, e["graph"], f"{e['bytes'] / 1e6:.2f}", f"{e['seconds']:.2f}") for e in document["engines"]
-        ]
+        rows += [(backend, e["graph"], f"{e['bytes'] / 1e6:.2f}", f"{e['seconds']:.2f}") for e in document["engines"]]
     return Table("Engines", ("backend", "graph", "MB", "build s"), tuple(rows), notes=tuple(notes))
 
 

@@ -17,8 +17,8 @@ def intrinsics(height: int, width: int, focal: float = 0.0, distortion: tuple[fl
 
 
 def geometry(**changes: Any) -> Geometry:
-    """The compact preset's geometry with a few fields changed."""
-    return replace(load_preset("compact").geometry, **changes)
+    """The compact preset's geometry over the whole image, with a few fields changed."""
+    return replace(load_preset("compact").geometry, **{"crop": "image", **changes})
 
 
 def boxes(

@@ -38,8 +38,8 @@ class ReferenceDetector(nn.Module):
 
     Buffers
     -------
-    rgb_weight (D'_rgb, D_rgb), rgb_offset (D'_rgb,), point_weight, point_offset : standardisation of the tokens, an affine
-        map; identity where the preset says no.
+    rgb_weight (D'_rgb, D_rgb), rgb_offset (D'_rgb,), point_weight, point_offset : standardisation of the tokens, an
+        affine map; identity where the preset says no.
     anchors (C, D_txt) : one text anchor a class.
     balance (3,) : mean of Psi_rgb, Psi_3d and Psi_text on held-out good pixels; ones with ``balance = "none"``.
     """

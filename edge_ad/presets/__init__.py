@@ -243,7 +243,8 @@ def _coerce(where: str, kind: str, value: Any) -> Any:
         value = float(value) if ok else value
     elif kind.startswith("tuple"):
         ok = isinstance(value, (list, tuple))
-        value = tuple(value) if ok else value
+        element = kind.removeprefix("tuple[").partition(",")[0]
+        value = tuple(_coerce(where, element, v) for v in value) if ok else value
     else:
         ok = isinstance(value, str)
     if not ok:
@@ -276,7 +277,9 @@ def preset_from_dict(values: dict[str, Any], where: str = "preset") -> Preset:
     return Preset(name=str(values.get("name", "custom")), **built)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise EdgeAdError(f"{path} extends itself", "a chain of presets that ends")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
@@ -284,7 +287,7 @@ def _read(path: Path) -> dict[str, Any]:
     base_name = values.pop("extends", None)
     if base_name is None:
         return values
-    base = _read(_locate(str(base_name)))
+    base = _read(_locate(str(base_name)), (*seen, path.resolve()))
     for key, value in values.items():
         if isinstance(value, dict) and isinstance(base.get(key), dict):
             base[key] = {**base[key], **value}

@@ -47,6 +47,15 @@ def normalise(points: F32, how: str, scale_m: float) -> F32:
     return np.asarray(moved * np.float32(1.0 / scale), dtype=np.float32)
 
 
+def _measured(sample: Sample) -> int:
+    """Camera pixels behind the valid pixels: a small part fills many sample pixels with the same few points."""
+    t = sample.transform
+    if t.side >= t.size:
+        return int(sample.valid.sum())
+    rows, cols = np.nonzero(sample.valid)
+    return len(np.unique(t.source_rows()[rows] * t.frame_width + t.source_cols()[cols]))
+
+
 def prepare_points(sample: Sample, preset: Points, scale_m: float) -> PointInput:
     """Sample, group and interpolate the valid points of ``sample`` (METHOD.md section 2).
 
@@ -56,8 +65,9 @@ def prepare_points(sample: Sample, preset: Points, scale_m: float) -> PointInput
         Fewer valid points than one group holds.
     """
     points = np.ascontiguousarray(sample.xyz[sample.valid])
-    if len(points) < preset.group_size:
-        raise InvalidFrame(f"only {len(points)} valid points", f"at least {preset.group_size}, the size of one group")
+    measured = _measured(sample)
+    if measured < preset.group_size:
+        raise InvalidFrame(f"only {measured} valid points", f"at least {preset.group_size}, the size of one group")
     points = normalise(points, preset.normalize, scale_m)
     drawn = points
     if preset.stride > 1:

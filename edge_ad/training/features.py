@@ -33,6 +33,8 @@ from edge_ad.runtime.point_input import prepare_points
 from edge_ad.runtime.preprocess import Preprocessor, Scene
 
 # Part of every cache key: to be raised when the content of a file changes for the same inputs.
+# Fields that do not change what an encoder gives; the weights themselves are told by their digest.
+_AFTER_THE_ENCODER = ("checkpoint", "standardize", "ridge", "lift")
 CACHE_VERSION = 1
 T = TypeVar("T")
 
@@ -195,8 +197,8 @@ class _Extractor:
             common = {
                 "version": CACHE_VERSION,
                 "geometry": asdict(p.geometry),
-                "rgb": {k: v for k, v in asdict(p.rgb).items() if k not in ("checkpoint", "standardize", "ridge", "lift")},
-                "points": {k: v for k, v in asdict(p.points).items() if k not in ("checkpoint", "standardize", "ridge", "lift")},
+                "rgb": {k: v for k, v in asdict(p.rgb).items() if k not in _AFTER_THE_ENCODER},
+                "points": {k: v for k, v in asdict(p.points).items() if k not in _AFTER_THE_ENCODER},
                 "weights": weights_digest((rgb, points)),
                 "scale": repr(self.recipe.points_scale_m),
             }

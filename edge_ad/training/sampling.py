@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edge_ad.frame import F32, I64
-from edge_ad.presets import Preset
+from edge_ad.presets import Points, Preset, Rgb
 from edge_ad.training.features import SampleFeatures, Source, load
 
 F64 = NDArray[np.float64]
@@ -58,7 +58,7 @@ def bilinear(grid: int, size: int) -> tuple[I64, F32]:
 
 
 def standards(preset: Preset, sources: Sequence[Source]) -> tuple[Standard, Standard]:
-    """Standardisation from the training tokens: all point tokens, and those colour tokens whose cell holds a valid pixel."""
+    """Standardisation from the training tokens: all point tokens; colour tokens whose cell holds a valid pixel."""
     grid, size = preset.rgb.grid, preset.geometry.size
     dims = (preset.dim_rgb, preset.dim_points)
     count = [0, 0]
@@ -74,7 +74,8 @@ def standards(preset: Preset, sources: Sequence[Source]) -> tuple[Standard, Stan
                 total[i] += x.sum(0)
                 square[i] += x.T @ x
     made = []
-    for i, section in enumerate((preset.rgb, preset.points)):
+    sections: tuple[Rgb | Points, ...] = (preset.rgb, preset.points)
+    for i, section in enumerate(sections):
         if section.standardize == "none":
             weight, mean = np.eye(dims[i]), np.zeros(dims[i])
         else:
@@ -88,8 +89,8 @@ def standards(preset: Preset, sources: Sequence[Source]) -> tuple[Standard, Stan
 def _scaling(covariance: F64, how: str, ridge: float) -> F64:
     """(D, D) covariance -> (D, D) weight that gives unit variance: a channel at a time, or along the principal axes.
 
-    ``ridge``, a share of the largest variance, is added to the variances of the principal axes: it keeps those that carry
-    only rounding noise from being blown up.
+    ``ridge``, a share of the largest variance, is added to the variances of the principal axes: it keeps those that
+    carry only rounding noise from being blown up.
     """
     if how == "channel":
         std = np.sqrt(np.maximum(np.diag(covariance), 0))

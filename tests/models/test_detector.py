@@ -26,11 +26,12 @@ def tiny_preset(kind: str = "gacm", **fusion: Any) -> Preset:
         base,
         geometry=replace(base.geometry, size=S),
         rgb=replace(
-            base.rgb, encoder="dino-vit", checkpoint="random", grid=4, patch_size=8, dim=24, depth=2, heads=2, taps=()
+            base.rgb, encoder="dino-vit", checkpoint="random", grid=4, patch_size=8, dim=24, depth=2, heads=2, taps=(),
+            lift=1.0,
         ),
         points=replace(
             base.points, checkpoint="random", groups=G, group_size=8, dim=12, depth=3, heads=2, taps=(0, 2),
-            widths=(8, 16, 16),
+            widths=(8, 16, 16), lift=1.0,
         ),
         text=replace(base.text, dim=10),
         mappers=replace(base.mappers, hidden=14),

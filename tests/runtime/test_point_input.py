@@ -99,3 +99,11 @@ def test_fewer_points_than_groups_are_enough() -> None:
     got = prepare_points(sample(few(9)), POINTS, 0.05)
     assert len(np.unique(got.centers, axis=0)) == 9
     assert np.isfinite(got.interp_weight).all()
+
+
+def test_repeated_camera_pixels_count_once() -> None:
+    s = sample(np.ones((SIZE, SIZE), bool))
+    zoomed = replace(s, transform=SampleTransform(0, 0, 4, SIZE, 4, 4))
+    with pytest.raises(InvalidFrame, match="only 16 valid points; expected at least 17"):
+        prepare_points(zoomed, replace(POINTS, group_size=17), 0.05)
+    assert prepare_points(zoomed, replace(POINTS, group_size=16), 0.05).groups.shape == (16, 16, 3)

@@ -19,22 +19,25 @@ def tiny_preset(**tables: dict[str, object]) -> Preset:
     values = load_preset("compact").to_dict()
     values["name"] = "tiny"
     small: dict[str, dict[str, object]] = {
-        "geometry": {"size": 64, "ransac_iterations": 30},
-        "rgb": {"checkpoint": "random", "taps": [2], "grid": 8},
+        "geometry": {"size": 64, "ransac_iterations": 30, "crop": "part"},
+        "rgb": {"checkpoint": "random", "taps": [2], "grid": 8, "standardize": "whiten", "lift": 1.0},
         "points": {
             "checkpoint": "random",
             "groups": 24,
             "group_size": 8,
+            "stride": 2,
             "dim": 8,
             "depth": 2,
             "heads": 2,
             "taps": [0, 1],
             "widths": [4, 8, 8],
+            "standardize": "channel",
+            "lift": 1.0,
         },
         "mappers": {"hidden": 16},
-        "octa": {"experts": 2, "top_k": 1, "hidden_ratio": 1},
+        "octa": {"anchors": "frozen", "experts": 2, "top_k": 1, "hidden_ratio": 1},
         "limits": {"min_valid": 20},
-        "training": {"epochs": 2, "pixels_per_step": 64},
+        "training": {"epochs": 2, "pixels_per_step": 64, "learning_rate": 1e-3},
     }
     for name in {*small, *tables}:
         values[name] = {**values[name], **small.get(name, {}), **tables.get(name, {})}
