@@ -64,10 +64,11 @@ def finish(name: str, args: argparse.Namespace, total: int, body: Body) -> int:
         except StepFailedError as e:
             print(f"error: {e}", file=sys.stderr)
             return 1
-    document = {"conditions": conditions(args), "seconds": steps.seconds, **document}
+    setup = conditions(args)
+    document = {"setup": setup, "seconds": steps.seconds, "result": document}
     args.results.mkdir(parents=True, exist_ok=True)
     (args.results / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    told = "; ".join(f"{k} {v}" for k, v in document["conditions"].items())
+    told = "; ".join(f"{k} {v}" for k, v in setup.items())
     text = "\n\n".join([*(t.to_markdown() for t in tables), f"Conditions: {told}."])
     (args.results / f"{name}.md").write_text(text + "\n", encoding="utf-8")
     for table in tables:

@@ -42,6 +42,7 @@ def score_reference(detector: ReferenceDetector, sample: Sample, scale_m: float,
     rgb_tokens, point_tokens = detector.tokens(
         torch.from_numpy(sample.rgb), torch.from_numpy(points.groups), torch.from_numpy(points.centers)
     )
+    point_tokens = torch.from_numpy(points.pooled(point_tokens.numpy()))
     index, weight = spread(points, sample.valid)
     terms = detector.terms(rgb_tokens, point_tokens, index, weight, torch.from_numpy(sample.valid), class_index)
     anomaly = detector.anomaly_map(terms, torch.from_numpy(sample.valid))

@@ -72,6 +72,7 @@ class Points:
     groups: int
     group_size: int
     stride: int
+    pool: int
     dim: int
     depth: int
     heads: int

@@ -148,7 +148,8 @@ class Detector:
         with watch.stage("point encoder"):
             tokens = self.sessions["points"].run({"groups": points.groups[None], "centers": points.centers[None]})
         with watch.stage("tokens"):
-            tables = self.sessions["tokens"].run({"rgb_tokens": rgb, "point_tokens": tokens["point_tokens"]})
+            pooled = points.pooled(tokens["point_tokens"])
+            tables = self.sessions["tokens"].run({"rgb_tokens": rgb, "point_tokens": pooled})
         args = (self.sessions["score"], tables["rgb_table"], tables["point_table"], sample.valid, points)
         with watch.stage("score"):
             if class_name == AUTO:

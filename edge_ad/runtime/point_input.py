@@ -19,12 +19,23 @@ class PointInput:
     groups : (G, K, 3) float32, each group minus its centre. centers : (G, 3) float32.
     interp_index : (n_valid, 3) int64 into the groups; interp_weight : (n_valid, 3) float32. Rows are
     the valid pixels, row-major.
+    pool_index : (G, pool) int64, the nearest centres of each centre, itself first.
     """
 
     groups: F32
     centers: F32
     interp_index: I64
     interp_weight: F32
+    pool_index: I64
+
+    def pooled(self, tokens: F32) -> F32:
+        """(G, D) tokens -> (G, D) float32, each the mean over its nearest centres (preset field ``points.pool``).
+
+        An interpolation whose weights sum to 1, like those to pixels, so the restructuring of METHOD.md section 7 holds.
+        """
+        if self.pool_index.shape[1] == 1:
+            return tokens
+        return np.asarray(tokens[self.pool_index].mean(axis=1), dtype=np.float32)
 
 
 def radius(points: F32) -> float:
@@ -79,4 +90,5 @@ def prepare_points(sample: Sample, preset: Points, scale_m: float) -> PointInput
     centers = drawn[farthest_point_sample(drawn, preset.groups)]
     neighbours = k_nearest(drawn, centers, preset.group_size)
     index, weight = three_nearest(points, centers)
-    return PointInput(group_points(drawn, centers, neighbours), centers, index, weight)
+    pool = k_nearest(centers, centers, min(preset.pool, len(centers)))
+    return PointInput(group_points(drawn, centers, neighbours), centers, index, weight, pool)

@@ -234,7 +234,7 @@ class _Extractor:
                 point_tokens = point_encoder(groups[None], centers[None])[0]
                 i = len(counts)
                 tensors[f"{i}.rgb_tokens"] = rgb_tokens.float().contiguous().numpy()
-                tensors[f"{i}.point_tokens"] = point_tokens.float().contiguous().numpy()
+                tensors[f"{i}.point_tokens"] = np.ascontiguousarray(point.pooled(point_tokens.float().numpy()))
                 tensors[f"{i}.pixels"] = np.flatnonzero(sample.valid).astype(np.int32)
                 tensors[f"{i}.interp_index"] = point.interp_index.astype(np.int32)
                 tensors[f"{i}.interp_weight"] = np.ascontiguousarray(point.interp_weight)

@@ -141,7 +141,9 @@ def make(kind: str, grid: int, ratio: int, groups: int, classes: int, share: flo
     valid[rng.integers(size), rng.integers(size)] = True
     cloud = rng.normal(size=(int(valid.sum()), 3)).astype(np.float32)
     centers = rng.normal(size=(groups, 3)).astype(np.float32)
-    at = PointInput(np.zeros((groups, 4, 3), np.float32), centers, *three_nearest(cloud, centers))
+    at = PointInput(
+        np.zeros((groups, 4, 3), np.float32), centers, *three_nearest(cloud, centers), np.arange(groups)[:, None]
+    )
     return Case(
         detector.eval(),
         (rgb - shift) @ torch.linalg.inv(turn).T,

@@ -35,7 +35,13 @@ def points(n: int, groups: int, seed: int = 0) -> PointInput:
     index = np.stack([rng.permutation(groups)[:3] for _ in range(n)]).astype(np.int64)
     weight = rng.random((n, 3)).astype(np.float32)
     weight /= weight.sum(axis=1, keepdims=True)
-    return PointInput(np.zeros((groups, 4, 3), np.float32), np.zeros((groups, 3), np.float32), index, weight)
+    return PointInput(
+        np.zeros((groups, 4, 3), np.float32),
+        np.zeros((groups, 3), np.float32),
+        index,
+        weight,
+        np.arange(groups)[:, None],
+    )
 
 
 def test_point_matrix_is_the_references_interpolation() -> None:

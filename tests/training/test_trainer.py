@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edge_ad.errors import EdgeAdError
 from edge_ad.models.interpolate import bilinear as reference_bilinear
+from edge_ad.presets import Preset
 from edge_ad.runtime.preprocess import Scene
 from edge_ad.training.features import Job, Recipe, extract, load
 from edge_ad.training.prompts import class_prompts
@@ -24,9 +25,14 @@ from tests.training.tiny import tiny_dataset, tiny_preset
 PLAN = TrainingPlan(samples_per_step=2, min_steps=12)
 
 
+def plain_preset() -> Preset:
+    """The tiny preset with tokens as they are: a feature has as many channels as a token."""
+    return tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0})
+
+
 @pytest.fixture(scope="module")
 def sampler(tmp_path_factory: pytest.TempPathFactory) -> PixelSampler:
-    preset = tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0})
+    preset = plain_preset()
     jobs = [Job(i) for i in tiny_dataset({"hex_nut": (2, 0), "cookie": (1, 0)}).items]
     sources, _ = extract(Recipe(preset, {"cookie": Scene()}, 0.05, tmp_path_factory.mktemp("cache")), jobs)
     rgb = Standard(
@@ -39,9 +45,7 @@ def sampler(tmp_path_factory: pytest.TempPathFactory) -> PixelSampler:
 
 
 def prompts() -> np.ndarray:
-    return embed_prompts(
-        tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0}), [class_prompts("hex nut"), class_prompts("cookie")]
-    )
+    return embed_prompts(plain_preset(), [class_prompts("hex nut"), class_prompts("cookie")])
 
 
 @settings(max_examples=30, deadline=None)
@@ -93,7 +97,7 @@ def test_every_sample_once_an_epoch_and_the_same_step_again(sampler: PixelSample
 
 def test_a_small_memory_budget_changes_no_bit(sampler: PixelSampler) -> None:
     small = PixelSampler(
-        tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0}),
+        plain_preset(),
         sampler.sources,
         ("hex_nut", "cookie"),
         *sampler.standards,
@@ -104,7 +108,7 @@ def test_a_small_memory_budget_changes_no_bit(sampler: PixelSampler) -> None:
 
 
 def test_loss_is_the_sum_of_the_four_terms_of_the_paper(sampler: PixelSampler) -> None:
-    learner = Learner(tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0}), prompts()).eval()
+    learner = Learner(plain_preset(), prompts()).eval()
     batch = sampler.step(0, 2, 50, 3)
     m = learner.mappers
     anchors = learner.anchors()
@@ -131,10 +135,8 @@ class Poisoned(PixelSampler):
 
 
 def test_steps_that_are_not_finite_are_skipped_and_counted(sampler: PixelSampler) -> None:
-    poisoned = Poisoned(
-        tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0}), sampler.sources, ("hex_nut", "cookie"), *sampler.standards
-    )
-    trained = train(tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0}), poisoned, prompts(), PLAN)
+    poisoned = Poisoned(plain_preset(), sampler.sources, ("hex_nut", "cookie"), *sampler.standards)
+    trained = train(plain_preset(), poisoned, prompts(), PLAN)
     assert trained.skipped == 3
     assert np.flatnonzero(np.isnan(trained.losses)).tolist() == [3, 5, 7]
     assert all(bool(torch.isfinite(p).all()) for p in trained.learner.parameters())
@@ -148,16 +150,14 @@ class AllPoison(PixelSampler):
 
 
 def test_a_training_without_one_finite_step_is_an_error(sampler: PixelSampler, tmp_path: Path) -> None:
-    poisoned = AllPoison(
-        tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0}), sampler.sources, ("hex_nut", "cookie"), *sampler.standards
-    )
+    poisoned = AllPoison(plain_preset(), sampler.sources, ("hex_nut", "cookie"), *sampler.standards)
     with pytest.raises(EdgeAdError, match="finite"):
-        train(tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0}), poisoned, prompts(), PLAN)
+        train(plain_preset(), poisoned, prompts(), PLAN)
 
 
 def test_training_leaves_global_state_alone(sampler: PixelSampler) -> None:
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
-    train(tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0}), sampler, prompts(), PLAN)
+    train(plain_preset(), sampler, prompts(), PLAN)
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.equal(torch.random.get_rng_state(), state)
