@@ -31,7 +31,7 @@ class PointInput:
     def pooled(self, tokens: F32) -> F32:
         """(G, D) tokens -> (G, D) float32, each the mean over its nearest centres (preset field ``points.pool``).
 
-        An interpolation whose weights sum to 1, like those to pixels, so the restructuring of METHOD.md section 7 holds.
+        An interpolation whose weights sum to 1, like those to pixels, so METHOD.md section 7 holds with it.
         """
         if self.pool_index.shape[1] == 1:
             return tokens
