@@ -25,26 +25,27 @@ import report  # noqa: E402
 from steps import ROOT, StepFailedError, Steps  # noqa: E402
 
 BACKENDS = {"onnxruntime": "onnxruntime", "tensorrt-rtx": "tensorrt_rtx"}
-SYNTHETIC_STEPS = 8
-FRAMES = 24
+SYNTHETIC_STEPS = 7  # and one for each class of the synthetic camera
+FRAMES = 24  # of the synthetic camera, shared among the classes
+QUICK_CLASSES = "gear,hex_nut"
+CLASSES = "bottle_cap,connector_plate,cookie,gear,hex_nut"
 
 
-def synthetic(steps: Steps, demo: Path, quick: bool, classes: str) -> None:
+def synthetic(steps: Steps, demo: Path, quick: bool, classes: list[str]) -> None:
     """Synthetic parts: from nothing to masks."""
     parts, model, bundle, results = demo / "parts", demo / "model", demo / "bundle", demo / "results"
     for old in (parts, model, demo / "model.cache", bundle, *(results / n for n in ("overlay", "mask", "map"))):
         shutil.rmtree(old, ignore_errors=True)
     for file in (results / "results.jsonl", demo / "sheet.png"):
         file.unlink(missing_ok=True)
-    classes = classes or ("gear,hex_nut" if quick else "")
-    chosen = ["--classes", classes] if classes else []
-
     size = "small" if quick else "full"
-    made = steps.edge_ad("synth", "make synthetic parts", "synth", "--out", parts, "--parts", size, *chosen)
+    made = steps.edge_ad(
+        "synth", "make synthetic parts", "synth", "--out", parts, "--parts", size, "--classes", ",".join(classes)
+    )
     told = f"      {made['parts']} parts of {', '.join(made['classes'])}; {made['defective']} of them defective"
     steps.tell("synth", (), told)
 
-    few = ["--epochs", 1, "--min-steps", 40] if quick else []
+    few = ["--epochs", 1, "--min-steps", 40] if quick else ["--augment", 1]
     fitted = steps.edge_ad("fit", "fit one model over all classes", "fit", "--data", parts, "--out", model, *few)
     steps.tell("fit", report.fitted(fitted))
 
@@ -72,12 +73,16 @@ def synthetic(steps: Steps, demo: Path, quick: bool, classes: str) -> None:
     )  # fmt: skip
     steps.tell("evaluate", [report.metrics(measured), *report.ablation(measured), *report.recall(measured)])
 
-    camera = f"synthetic:{classes.split(',')[0]}?seed=7&frames={6 if quick else FRAMES}&defects=0.6"
-    ran = steps.edge_ad(
-        "run", "inspect the synthetic camera", "run", bundle, "--camera", camera, "--output", f"folder:{results}"
-    )
-    counts = ", ".join(f"{n} {decision}" for decision, n in ran["decisions"].items())
-    steps.tell("run", [report.stage_times(report.results(results))], f"      {ran['frames']} frames: {counts}")
+    frames = max(1, (6 if quick else FRAMES) // len(classes))
+    for number, name in enumerate(classes):
+        camera = f"synthetic:{name}?seed={7 + number}&frames={frames}&defects=0.6"
+        ran = steps.edge_ad(
+            f"run-{name}", f"inspect the synthetic camera: {name}", "run", bundle, "--camera", camera,
+            "--output", f"folder:{results}",
+        )  # fmt: skip
+        counts = ", ".join(f"{n} {decision}" for decision, n in ran["decisions"].items())
+        last = [report.stage_times(report.results(results))] if number == len(classes) - 1 else []
+        steps.tell(f"run-{name}", last, f"      {ran['frames']} frames: {counts}")
 
 
 def real(steps: Steps, demo: Path, source: Path, quick: bool) -> None:
@@ -96,18 +101,19 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for all that is made (default: demo)")
     parser.add_argument("--quick", action="store_true", help="few parts, few steps: shows that it works, not how well")
     parser.add_argument("--only", choices=("synthetic", "arc"), help="one half of the demo")
-    parser.add_argument("--classes", default="", help="comma-separated synthetic classes; all by default")
+    parser.add_argument("--classes", default="", help="comma-separated synthetic classes")
     parser.add_argument("--source", type=Path, default=arc_tote.SOURCE, help="the real recordings")
     args = parser.parse_args()
     started = time.monotonic()
-    halves = {"synthetic": SYNTHETIC_STEPS, "arc": arc_tote.STEPS if args.source.is_dir() else 1}
+    classes = [c.strip() for c in (args.classes or (QUICK_CLASSES if args.quick else CLASSES)).split(",") if c.strip()]
+    halves = {"synthetic": SYNTHETIC_STEPS + len(classes), "arc": arc_tote.STEPS if args.source.is_dir() else 1}
     halves = {k: n for k, n in halves.items() if args.only in (None, k)}
     if args.only is None:
         shutil.rmtree(args.out / "json", ignore_errors=True)
     steps = Steps(args.out / "json", sum(halves.values()) + 1)
     try:
         if "synthetic" in halves:
-            synthetic(steps, args.out, args.quick, args.classes)
+            synthetic(steps, args.out, args.quick, classes)
         if "arc" in halves:
             real(steps, args.out, args.source, args.quick)
     except StepFailedError as e:

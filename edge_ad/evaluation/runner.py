@@ -75,7 +75,8 @@ class _Scorer:
             return ScoredPart(
                 item, item.class_name, float("nan"), empty, {}, None, empty > 0, 1.0, float("nan"), error=str(e)
             )
-        part = _on_one_grid(prepared, scored, frame.shape, size)
+        whole = detector.preset.geometry.crop == "part" or len(scored) > 1
+        part = _on_one_grid(prepared, scored, frame.shape, size, whole)
         t, anomaly, factors, valid, lost = part
         worst = max(scored, key=lambda s: s.score)
         return ScoredPart(
@@ -94,16 +95,20 @@ class _Scorer:
 
 
 def _on_one_grid(
-    prepared: Preprocessed, scored: Sequence[Scored], shape: tuple[int, int], size: int
+    prepared: Preprocessed, scored: Sequence[Scored], shape: tuple[int, int], size: int, whole: bool
 ) -> tuple[SampleTransform, F32, dict[str, F32], Bool, Bool]:
-    """The maps of one frame on one grid: the sample's own, or for several samples that of the whole image."""
+    """The maps of one frame on one grid: the sample's own, or that of the whole image.
+
+    Where a window follows the part, the whole image is the grid: published figures count its background as normal
+    pixels too, and AUPRO depends on how many of those there are.
+    """
 
     def spread(sample_valid: Bool, values: F32) -> F32:
         flat = np.zeros(sample_valid.shape, np.float32)
         flat[sample_valid] = values
         return flat
 
-    if len(scored) == 1:
+    if not whole:
         s = prepared.samples[0]
         return (
             s.transform,
@@ -124,7 +129,9 @@ def _on_one_grid(
         lost |= mask_to_camera(sample.lost, sample.transform)
     small = {k: np.asarray(nearest_to_sample(v, t), np.float32) for k, v in maps.items()}
     anomaly = small.pop("")
-    return t, anomaly, small, mask_to_sample(valid, t), mask_to_sample(lost, t)
+    scored_pixels = mask_to_sample(valid, t)
+    factors = {k: np.where(scored_pixels, v, np.float32(0)) for k, v in small.items()}
+    return t, anomaly, factors, scored_pixels, mask_to_sample(lost, t)
 
 
 def score_items(
