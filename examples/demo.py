@@ -45,7 +45,7 @@ def synthetic(steps: Steps, demo: Path, quick: bool, classes: list[str]) -> None
     told = f"      {made['parts']} parts of {', '.join(made['classes'])}; {made['defective']} of them defective"
     steps.tell("synth", (), told)
 
-    few = ["--epochs", 1, "--min-steps", 40] if quick else ["--augment", 1]
+    few = ["--epochs", 1, "--min-steps", 40] if quick else []
     fitted = steps.edge_ad("fit", "fit one model over all classes", "fit", "--data", parts, "--out", model, *few)
     steps.tell("fit", report.fitted(fitted))
 

@@ -146,5 +146,6 @@ def test_readme_has_commands_and_its_links_lead_somewhere() -> None:
 def test_compact_scene_extends_compact() -> None:
     scene, compact = load_preset("compact-scene"), load_preset("compact")
     assert (scene.geometry.crop, scene.geometry.background, scene.geometry.pose) == ("roi", "none", "fixed")
-    assert scene.points == compact.points
+    assert scene.points.groups == compact.points.groups
+    assert set(scene.rgb.taps) < set(compact.rgb.taps)  # shallower: sharper maps
     assert scene.limits.lost_share < compact.limits.lost_share
