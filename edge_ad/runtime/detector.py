@@ -187,7 +187,7 @@ class Detector:
         if not pairs:
             return self._invalid(frame, name, tuple(reasons), watch, start)
         with watch.stage("result"):
-            result = self._result(frame, prepared, pairs, reasons)
+            result = self._result(frame, prepared, pairs, reasons, auto=name == AUTO)
         return replace(result, times_ms=watch.times_ms | {"total": (time.perf_counter() - start) * 1e3})
 
     def _invalid(self, frame: Frame, name: str, reasons: tuple[str, ...], watch: Stopwatch, start: float) -> Result:
@@ -206,7 +206,12 @@ class Detector:
         )
 
     def _result(
-        self, frame: Frame, prepared: Preprocessed, pairs: list[tuple[Sample, Scored]], reasons: list[str]
+        self,
+        frame: Frame,
+        prepared: Preprocessed,
+        pairs: list[tuple[Sample, Scored]],
+        reasons: list[str],
+        auto: bool,
     ) -> Result:
         shape = frame.shape
         camera_map, camera_mask, camera_lost = np.zeros(shape, np.float32), np.zeros(shape, bool), np.zeros(shape, bool)
@@ -235,7 +240,8 @@ class Detector:
             if CUT_OFF in sample.notes:
                 reasons.append(CUT_OFF)
             if part.anchor_distance > limits.anchor_distance:  # False for NaN: a limit that was never set
-                reasons.append(f"unlike every known class (nearest: {part.class_name})")
+                nearest = f"every known class (nearest: {part.class_name})"
+                reasons.append(f"unlike {nearest if auto else f'the good parts of class {part.class_name}'}")
         worst = int(np.argmax([p.score / max(self.limits[p.class_name].score, 1e-12) for p in scored]))
         limits = self.limits[scored[worst].class_name]
         camera_lost = drop_small(camera_lost, 25)

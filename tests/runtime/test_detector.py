@@ -142,7 +142,7 @@ def test_a_part_cut_off_by_the_frame_is_never_normal(make: Make) -> None:
 def test_a_part_unlike_its_class_is_never_normal(make: Make) -> None:
     result = make(HIGH, anchor_distance=1e-6)(make_frame("cookie", 3))
     assert result.decision == "invalid"
-    assert "unlike every known class" in result.reasons[0]
+    assert "unlike" in result.reasons[0]
     assert make(HIGH, anchor_distance=2.1)(make_frame("cookie", 3)).decision == "normal"
 
 
