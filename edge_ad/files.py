@@ -172,15 +172,26 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def refuse_foreign(path: Path, marker: str) -> None:
+    """EdgeAdError when ``path`` is a folder with contents and without the file ``marker`` (unless that is empty)."""
+    if marker and path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
+        raise EdgeAdError(
+            f"{path} holds something else (no {marker})", "a folder that this command wrote", "name another folder"
+        )
+
+
 @contextmanager
-def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, *, replace: bool = False, marker: str = "") -> Iterator[Path]:
     """Fill a folder under a temporary name; it gets its own name only when the block ends well.
+
+    ``marker`` names a file that only folders of this kind hold: with ``replace`` no other folder is ever replaced.
 
     Raises
     ------
     EdgeAdError
-        ``path`` exists already and ``replace`` is false, or is a file.
+        ``path`` exists already and ``replace`` is false, is a file, or holds something else.
     """
+    refuse_foreign(path, marker if replace else "")
     if path.exists() and not replace:
         raise EdgeAdError(f"{path} exists already", "a new folder", "name another one or pass --force")
     if path.exists() and not path.is_dir():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -26,9 +28,22 @@ def cores() -> int:
     return max(1, os.cpu_count() or 1)
 
 
+def end_with_parent() -> None:
+    """Let this worker process end when the one that started it is gone, even by SIGKILL."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _start(function: Callable[[Any], Any]) -> None:
     global _worker
     _worker = function
+    end_with_parent()
 
 
 def _call(argument: Any) -> Any:

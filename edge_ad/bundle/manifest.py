@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -123,6 +125,13 @@ class Manifest:
             "provenance": dict(self.provenance),
             "files": dict(self.files),
         }
+
+
+def seal(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest's fields with ``digest``: the SHA-256 of all others, so that an edited threshold is noticed."""
+    rest = {k: v for k, v in values.items() if k != "digest"}
+    text = json.dumps(rest, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return {**rest, "digest": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def safe_relative(name: str, where: str) -> str:

@@ -24,6 +24,7 @@ from edge_ad.bundle.manifest import (
     Threshold,
     manifest_from_dict,
     safe_name,
+    seal,
 )
 from edge_ad.errors import EdgeAdError
 from edge_ad.files import read_json, sha256, write_json
@@ -176,6 +177,13 @@ class Bundle:
         """
         remedy = _remedy(self.archive, self.path)
         root = self.path.resolve()
+        values = read_json(self.path / MANIFEST)
+        if values.get("digest") != seal(values)["digest"]:
+            raise EdgeAdError(
+                f"{self.where}: {MANIFEST} does not match its own digest",
+                "a manifest that only edge-ad changes",
+                f"it was edited or damaged; {remedy}",
+            )
         for name, expected in self.manifest.files.items():
             path = self.path / name
             if not path.is_file():
@@ -227,7 +235,7 @@ class Bundle:
             slot = values["thresholds"].setdefault(class_name, {}).setdefault(safe_name(variant, "variant"), {})
             slot[precision] = dataclasses.asdict(threshold)
         manifest = manifest_from_dict(values, self.where)
-        write_json(self.path / MANIFEST, manifest.to_dict())
+        write_json(self.path / MANIFEST, seal(manifest.to_dict()))
         return Bundle(self.path, manifest, self.archive)
 
     def writable(self, what: str) -> None:

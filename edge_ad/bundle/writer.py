@@ -18,6 +18,7 @@ from edge_ad.bundle.manifest import (
     Thresholds,
     manifest_from_dict,
     safe_relative,
+    seal,
 )
 from edge_ad.bundle.reader import Bundle
 from edge_ad.errors import EdgeAdError
@@ -86,7 +87,7 @@ def write_bundle(
                 files=hashes,
             )
             manifest = manifest_from_dict(manifest.to_dict(), where)
-            write_json(folder / MANIFEST, manifest.to_dict())
+            write_json(folder / MANIFEST, seal(manifest.to_dict()))
     except OSError as e:
         raise EdgeAdError(f"cannot write {where}: {e.strerror}", "", "free some space or check permissions") from e
     return Bundle(path, manifest)
@@ -117,7 +118,7 @@ def add_files(bundle: Bundle, files: Mapping[str, bytes | Path]) -> Bundle:
             hashes = {n: _place(s, folder / n) for n, s in files.items()}
             values = {**current.manifest.to_dict(), "files": {**current.manifest.files, **hashes}}
             manifest = manifest_from_dict(values, bundle.where)
-            write_json(folder / MANIFEST, manifest.to_dict())
+            write_json(folder / MANIFEST, seal(manifest.to_dict()))
     except OSError as e:
         raise EdgeAdError(
             f"cannot write {bundle.where}: {e.strerror}", "", "free some space or check permissions"

@@ -91,6 +91,10 @@ def calibrate(
     preset = bundle.preset
     found: list[ClassLimits] = []
     warnings: list[str] = []
+    if split == "train":
+        warnings.append(
+            "these are the parts of the fit, not held-out ones: the rate is promised for parts like them only"
+        )
     for name in names:
         items = augmented_items(data.select(name, split, "good"), augment, rotate=preset.geometry.pose == "free")
         # Refuse before the work rather than after it.

@@ -35,7 +35,12 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Build the engines of BUNDLE for one backend and precision."""
+    """Build the engines of BUNDLE for one backend and precision.
+
+    \b
+    Example:
+      edge-ad build-engine demo/bundle --backend tensorrt-rtx --compute-capability 8.6
+    """
     from edge_ad.bundle import open_bundle
     from edge_ad.engines import build_engines
 

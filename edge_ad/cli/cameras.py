@@ -23,7 +23,12 @@ SOURCES: tuple[tuple[str, str, str], ...] = (
 @click.command()
 @cli_errors
 def command(as_json: bool) -> None:
-    """List the sources that --camera takes."""
+    """List the sources that --camera takes.
+
+    \b
+    Example:
+      edge-ad cameras --json
+    """
     if as_json:
         echo_json({"cameras": [{"uri": uri, "what": what, "example": example} for uri, what, example in SOURCES]})
         return

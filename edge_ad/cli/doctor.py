@@ -240,7 +240,12 @@ def _print(report: dict[str, Any]) -> None:
 @click.command()
 @cli_errors
 def command(as_json: bool) -> None:
-    """Say what this box has and lacks: Python, CPU, memory, GPU, packages and the extra that brings each."""
+    """Say what this box has and lacks: Python, CPU, memory, GPU, packages and the extra that brings each.
+
+    \b
+    Example:
+      edge-ad doctor --json
+    """
     report = examine()
     if as_json:
         echo_json(report)

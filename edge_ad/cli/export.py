@@ -55,9 +55,10 @@ def command(
     if bundle.exists() and not (bundle / MANIFEST).is_file():
         raise EdgeAdError(f"{bundle} exists and is not a bundle", "a bundle to replace", "name another folder")
     loaded = load_model(model, checkpoints)
-    report = export_bundle(
-        loaded, bundle, open_dataset(data, layout, class_name), golden=golden, replace=force, say=log
-    )
+    dataset = open_dataset(data, layout, class_name)
+    if class_name is None and len(loaded.classes) == 1 and not set(dataset.classes) & set(loaded.class_names):
+        dataset = open_dataset(data, layout, loaded.class_names[0])  # a flat folder does not know its class's name
+    report = export_bundle(loaded, bundle, dataset, golden=golden, replace=force, say=log)
     if as_json:
         echo_json(
             {

@@ -66,6 +66,10 @@ def command(
 
     Features of the frozen encoders are computed once and kept in the cache; a run that was cut off goes on where it was
     and ends with the same bits.
+
+    \b
+    Example:
+      edge-ad fit --data demo/parts --out demo/model
     """
     from edge_ad.data.dataset import open_dataset
     from edge_ad.parallel import cores

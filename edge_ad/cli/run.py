@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,7 +68,10 @@ def command(
     started = time.perf_counter()
     with ExitStack() as stack:
         source = stack.enter_context(open_camera(camera))
-        sinks = [stack.enter_context(open_output(uri)) for uri in outputs]
+        # Windows first: where there is no display nothing else has been made yet.
+        order = sorted(outputs, key=lambda uri: not uri.startswith("window:"))
+        sinks = [stack.enter_context(open_output(uri)) for uri in order]
+        ended = stack.enter_context(_until_signal())
         for number, frame in enumerate(source, start=1):
             if isinstance(frame, BrokenFrame):
                 shown, result = None, _broken(frame)
@@ -79,7 +85,7 @@ def command(
                 sink.write(shown, result)
             if not as_json:
                 click.echo(json.dumps(result.to_json(), allow_nan=False))
-            if number == frames or any(sink.closed for sink in sinks):
+            if number == frames or ended or any(sink.closed for sink in sinks):
                 break
     seconds = time.perf_counter() - started
     if not counts:
@@ -100,6 +106,21 @@ def command(
         )
     told = ", ".join(f"{counts[d]} {d}" for d in ("normal", "anomalous", "invalid") if counts[d])
     log(f"{sum(counts.values())} frames in {seconds:.1f} s: {told}; median {median:.0f} ms a frame in the detector")
+
+
+@contextmanager
+def _until_signal() -> Iterator[list[int]]:
+    """A list that is empty until Ctrl-C or SIGTERM: the frame in work is finished and the summary printed."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {s: signal.signal(s, lambda number, _: received.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _broken(frame: object) -> Result:

@@ -18,7 +18,12 @@ from edge_ad.cli.common import cli_errors, echo_json, log, progress_line
 @click.option("--force", is_flag=True, help="Replace the folder if it exists.")
 @cli_errors
 def command(out: Path, classes: str, size: str, seed: int, jobs: int, force: bool, as_json: bool) -> None:
-    """Write synthetic parts (colour, xyz, ground truth) for trials without a camera."""
+    """Write synthetic parts (colour, xyz, ground truth) for trials without a camera.
+
+    \b
+    Example:
+      edge-ad synth --out demo/parts --classes gear,hex_nut
+    """
     import time
 
     from edge_ad.data.synthetic import CLASSES, write_dataset

@@ -89,6 +89,7 @@ class Detector:
         self.classes = tuple(bundle.class_names)
         if class_name is not None and class_name != AUTO:
             self._check_class(class_name)
+        bundle.graph_file("rgb", precision)  # a precision that the bundle lacks is said before its thresholds are
         self.limits = {c: _limits(bundle, c, precision) for c in self.classes}
         if need_threshold:
             without = [c for c in self.classes if np.isnan(self.limits[c].score)]

@@ -18,6 +18,7 @@ from torch import Tensor
 from edge_ad import __version__
 from edge_ad.data.dataset import Dataset
 from edge_ad.errors import EdgeAdError
+from edge_ad.files import refuse_foreign
 from edge_ad.frame import F32
 from edge_ad.models.build import assemble
 from edge_ad.models.detector import ReferenceDetector
@@ -25,7 +26,7 @@ from edge_ad.models.octa import anchor_cosines
 from edge_ad.presets import Preset
 from edge_ad.training.balance import term_means
 from edge_ad.training.features import Job, Recipe, Source, Track, extract, silent
-from edge_ad.training.model_dir import ClassInfo, write_model
+from edge_ad.training.model_dir import DESCRIPTION, ClassInfo, write_model
 from edge_ad.training.prompts import class_prompts, class_words
 from edge_ad.training.sampling import PixelSampler, standards
 from edge_ad.training.survey import survey
@@ -94,8 +95,16 @@ def fit(
     options = options or FitOptions()
     if out.exists() and not options.replace:
         raise EdgeAdError(f"{out} exists already", "a new folder", "name another one or pass --force")
+    refuse_foreign(out, DESCRIPTION if options.replace else "")
     started = time.monotonic()
     names = _class_names(dataset, options.classes)
+    without = [n for n in names if n not in dataset.rois]
+    if preset.geometry.crop == "roi" and without:
+        raise EdgeAdError(
+            f"{dataset.root}: class {', '.join(without)} has no roi.png",
+            'one a class, for geometry.crop = "roi"',
+            "put roi.png (white where the part is inspected) into the class's folder",
+        )
     classes = tuple(ClassInfo(n, class_words(n)) for n in names)
     prompts = _prompts(preset, classes, options.checkpoints_dir)
     training, held_out = _split(preset, dataset, names, options.augment)

@@ -102,7 +102,7 @@ def write_model(
         "checkpoints_dir": None if checkpoints_dir is None else str(checkpoints_dir.resolve()),
         "provenance": provenance,
     }
-    with new_folder(path, replace=replace) as folder:
+    with new_folder(path, replace=replace, marker=DESCRIPTION) as folder:
         write_bytes(folder / WEIGHTS, save(detector.trained_state()))
         if arrays:
             write_npz(folder / SCENES, **arrays)

@@ -21,6 +21,7 @@ from edge_ad.data.synthetic.render import INTRINSICS
 from edge_ad.data.synthetic.sensor import DEPTH_SIGMA_MM
 from edge_ad.errors import EdgeAdError
 from edge_ad.files import new_folder
+from edge_ad.parallel import end_with_parent
 
 SIZES: dict[str, dict[str, int]] = {
     "full": {"train": 60, "validation": 20, "good": 40, "defective": 80},
@@ -101,6 +102,7 @@ def _make(root: str, order: PartOrder) -> dict[str, Any]:
 
 def _one_thread() -> None:
     cv2.setNumThreads(1)
+    end_with_parent()
 
 
 def write_dataset(
@@ -128,7 +130,7 @@ def write_dataset(
         raise EdgeAdError(f"jobs {jobs}", "a whole number >= 0 (0: one a core)")
     jobs = min(jobs or os.cpu_count() or 1, len(todo))
     entries: list[dict[str, Any]] = []
-    with new_folder(out, replace=replace) as root:
+    with new_folder(out, replace=replace, marker="parts.json") as root:
 
         def done(entry: dict[str, Any]) -> None:
             entries.append(entry)
