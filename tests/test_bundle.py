@@ -385,3 +385,13 @@ def test_a_kill_while_writing_leaves_no_bundle(tmp_path: Path) -> None:
     assert flag.exists() and not (tmp_path / "b").exists()
     tiny_bundle(tmp_path / "b")
     Bundle.open(tmp_path / "b")
+
+
+def test_an_edited_threshold_is_noticed(bundle: Bundle) -> None:
+    name = CLASSES[0].name if hasattr(CLASSES[0], "name") else str(CLASSES[0])
+    bundle.with_thresholds({name: Threshold(0.25, 0.25, 20, 0.05, "2026-01-01T00:00:00+00:00")}, "fp32")
+    assert Bundle.open(bundle.path).threshold(name, "fp32") is not None
+    manifest = bundle.path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("0.25", "0.75"))
+    with pytest.raises(EdgeAdError, match="does not match its own digest"):
+        Bundle.open(bundle.path)

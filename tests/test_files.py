@@ -204,3 +204,19 @@ def test_a_kill_leaves_the_old_one(tmp_path: Path, what: str) -> None:
     else:
         write_json(target, {"new": 1})
     assert names(tmp_path) == ["a"]
+
+
+def test_replacing_spares_folders_of_another_kind(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "photo.txt").write_text("x")
+    with (
+        pytest.raises(EdgeAdError, match="holds something else"),
+        files.new_folder(mine, replace=True, marker="m.json"),
+    ):
+        raise AssertionError("the block must not run")
+    assert (mine / "photo.txt").read_text() == "x"
+    for text in ("1", "2"):
+        with files.new_folder(tmp_path / "ours", replace=True, marker="m.json") as folder:
+            (folder / "m.json").write_text(text)
+    assert (tmp_path / "ours/m.json").read_text() == "2"
