@@ -388,7 +388,7 @@ def test_a_kill_while_writing_leaves_no_bundle(tmp_path: Path) -> None:
 
 
 def test_an_edited_threshold_is_noticed(bundle: Bundle) -> None:
-    name = CLASSES[0].name if hasattr(CLASSES[0], "name") else str(CLASSES[0])
+    name = CLASSES[0].name
     bundle.with_thresholds({name: Threshold(0.25, 0.25, 20, 0.05, "2026-01-01T00:00:00+00:00")}, "fp32")
     assert Bundle.open(bundle.path).threshold(name, "fp32") is not None
     manifest = bundle.path / "manifest.json"

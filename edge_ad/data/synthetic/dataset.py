@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from edge_ad.data.synthetic.render import INTRINSICS
 from edge_ad.data.synthetic.sensor import DEPTH_SIGMA_MM
 from edge_ad.errors import EdgeAdError
 from edge_ad.files import new_folder
-from edge_ad.parallel import end_with_parent
+from edge_ad.parallel import cores, end_with_parent
 
 SIZES: dict[str, dict[str, int]] = {
     "full": {"train": 60, "validation": 20, "good": 40, "defective": 80},
@@ -128,7 +127,7 @@ def write_dataset(
     todo = orders(classes, size, seed)
     if jobs < 0:
         raise EdgeAdError(f"jobs {jobs}", "a whole number >= 0 (0: one a core)")
-    jobs = min(jobs or os.cpu_count() or 1, len(todo))
+    jobs = min(jobs or cores(), len(todo))
     entries: list[dict[str, Any]] = []
     with new_folder(out, replace=replace, marker="parts.json") as root:
 

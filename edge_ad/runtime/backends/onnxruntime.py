@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from edge_ad.bundle import Bundle, TensorSpec
 from edge_ad.errors import EdgeAdError
+from edge_ad.parallel import cores
 from edge_ad.runtime.backends.base import agree, contiguous
 
 _DTYPES = {
@@ -22,13 +22,6 @@ _DTYPES = {
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
-
-
-def available_cpus() -> int:
-    """Processors that this process may use: its affinity, not what the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return max(1, os.cpu_count() or 1)
 
 
 def _spec(tensor: Any, where: str) -> TensorSpec:
@@ -66,7 +59,7 @@ class OnnxSession:
             ) from None
         self._where = f"{bundle.where}: graph {graph}"
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or available_cpus()
+        options.intra_op_num_threads = threads or cores()
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
