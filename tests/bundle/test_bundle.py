@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import textwrap
 import time
 from collections.abc import Callable
@@ -21,23 +20,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_ad.bundle import SCHEMA, Bundle, ClassEntry, Threshold, add_files, open_bundle, pack
+from edge_ad.bundle import SCHEMA, Bundle, ClassEntry, Threshold, add_files
 from edge_ad.bundle.manifest import safe_relative
 from edge_ad.errors import EdgeAdError
 from tests.bundles import CLASSES, golden_frame, mlp, tiny_bundle
 
 THRESHOLD = Threshold(0.5, 0.4, 20, 0.01, "2025-01-01T00:00:00+00:00")
-
-
-@pytest.fixture(scope="module")
-def master(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-
-
-@pytest.fixture
-def bundle(master: Bundle, tmp_path: Path) -> Bundle:
-    shutil.copytree(master.path, tmp_path / "tiny")
-    return open_bundle(tmp_path / "tiny")
 
 
 def edit(bundle: Bundle, change: Callable[[dict], None]) -> None:  # type: ignore[type-arg]
@@ -125,7 +113,7 @@ def _delete(b: Bundle) -> None:
     (b.path / "onnx/rgb.onnx").unlink()
 
 
-def _flip(b: Bundle) -> None:
+def flip(b: Bundle) -> None:
     path = b.path / "onnx/rgb.onnx"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -149,7 +137,7 @@ def _truncate_manifest(b: Bundle) -> None:
 
 FAULTS: dict[str, tuple[Callable[[Bundle], None], str]] = {
     "missing file": (_delete, r"onnx/rgb.onnx is missing.*edge-ad export"),
-    "one bit": (_flip, r"onnx/rgb.onnx has SHA-256 [0-9a-f]{12}...; expected [0-9a-f]{12}...; the file was changed"),
+    "one bit": (flip, r"onnx/rgb.onnx has SHA-256 [0-9a-f]{12}...; expected [0-9a-f]{12}...; the file was changed"),
     "stray file": (_stray, r"onnx/extra.onnx is not in its manifest"),
     "link out": (_link_out, r"link that leads out"),
     "truncated manifest": (_truncate_manifest, r"is not JSON"),
@@ -199,7 +187,7 @@ def test_what_a_kill_and_the_engines_leave_is_no_fault(bundle: Bundle) -> None:
 
 
 def test_unverified_opening_reads_no_file(bundle: Bundle) -> None:
-    _flip(bundle)
+    flip(bundle)
     assert Bundle.open(bundle.path, verify=False).manifest == bundle.manifest
 
 
@@ -284,72 +272,6 @@ def test_files_are_added_with_their_hash_and_engines_stay(bundle: Bundle) -> Non
     assert (bundle.path / "engines/k/rgb.plan").read_bytes() == b"plan"
     with pytest.raises(EdgeAdError, match="unsafe"):
         add_files(bundle, {"../x": b""})
-
-
-def test_packing_is_deterministic_and_opens(bundle: Bundle, tmp_path: Path) -> None:
-    (bundle.path / "engines").mkdir()
-    (bundle.path / "engines/rgb.plan").write_bytes(b"of this box")
-    a, b = pack(bundle, tmp_path / "a.tar"), pack(bundle, tmp_path / "b.tar")
-    assert a.read_bytes() == b.read_bytes()
-    opened = open_bundle(a)
-    assert opened.manifest == bundle.manifest and opened.archive == a
-    assert not (opened.path / "engines").exists()
-    assert open_bundle(a).path == opened.path
-    with pytest.raises(EdgeAdError, match="unpack it first"):
-        opened.with_thresholds({"cap": THRESHOLD}, "fp32")
-    with pytest.raises(EdgeAdError, match="exists already"):
-        pack(bundle, a)
-    _flip(opened)
-    with pytest.raises(EdgeAdError, match="delete the folder .*unpacked.* unpacked again"):
-        open_bundle(a)
-    _flip(bundle)
-    with pytest.raises(EdgeAdError, match="SHA-256"):
-        pack(bundle, tmp_path / "c.tar")
-    assert not (tmp_path / "c.tar").exists()
-
-
-def test_a_folder_packed_by_hand_opens(bundle: Bundle, tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "hand.tar", "w") as tar:
-        tar.add(bundle.path, "tiny")
-    assert open_bundle(tmp_path / "hand.tar").manifest == bundle.manifest
-
-
-def _member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, link
-    return info
-
-
-@pytest.mark.parametrize(
-    ("member", "text"),
-    [
-        (_member("../evil"), "unsafe file name"),
-        (_member("/etc/evil"), "unsafe file name"),
-        (_member("a/../../evil"), "unsafe file name"),
-        (_member("x", tarfile.SYMTYPE, "/etc/passwd"), "link or a device"),
-        (_member("x", tarfile.LNKTYPE, "manifest.json"), "link or a device"),
-        (_member("x", tarfile.FIFOTYPE), "link or a device"),
-    ],
-)
-def test_unsafe_archives_leave_nothing(bundle: Bundle, tmp_path: Path, member: tarfile.TarInfo, text: str) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    with tarfile.open(folder / "evil.tar", "w") as tar:
-        tar.add(bundle.path, "")
-        tar.addfile(member)
-    with pytest.raises(EdgeAdError, match=text):
-        open_bundle(folder / "evil.tar")
-    assert [p.name for p in folder.iterdir()] == ["evil.tar"]
-    assert not (tmp_path / "evil").exists()
-
-
-@pytest.mark.parametrize("keep", [0, 100, 5000])
-def test_archives_that_are_cut_off(bundle: Bundle, tmp_path: Path, keep: int) -> None:
-    tar = pack(bundle, tmp_path / "a.tar")
-    tar.write_bytes(tar.read_bytes()[:keep])
-    with pytest.raises(EdgeAdError, match="not a complete tar|holds no manifest"):
-        open_bundle(tar)
-    assert not list(tmp_path.glob("*.unpacked"))
 
 
 @given(st.text(alphabet="ab./\\:\0\n", max_size=8))
