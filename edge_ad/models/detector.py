@@ -15,6 +15,7 @@ from edge_ad.errors import EdgeAdError
 from edge_ad.models.checkpoints import load_exact
 from edge_ad.models.distance import distance, image_score, smooth, smooth_over_valid
 from edge_ad.models.interpolate import bilinear, three_nearest
+from edge_ad.models.levels import Levels
 from edge_ad.models.mappers import Mappers
 from edge_ad.presets import Preset
 
@@ -59,6 +60,7 @@ class ReferenceDetector(nn.Module):
         self.rgb_encoder = rgb_encoder
         self.point_encoder = point_encoder
         self.mappers = Mappers(preset)
+        self.levels = Levels(preset) if preset.fusion.level == "predicted" else None
         self.register_buffer("rgb_weight", torch.eye(preset.feature_rgb, preset.dim_rgb))
         self.register_buffer("rgb_offset", torch.zeros(preset.feature_rgb))
         self.register_buffer("point_weight", torch.eye(preset.feature_points, preset.dim_points))
@@ -132,10 +134,16 @@ class ReferenceDetector(nn.Module):
         valid : (S,S) bool. class_index : row of the anchors.
 
         Returns ``rgb`` = D(F_rgb, F_3d->rgb), ``3d`` = D(F_3d, F_rgb->3d) and, where the preset has text,
-        ``text_rgb`` = D(A_c, F_rgb->text) and ``text_3d`` = D(A_c, F_3d->text).
+        ``text_rgb`` = D(A_c, F_rgb->text) and ``text_3d`` = D(A_c, F_3d->text). With ``fusion.level = "predicted"``
+        the first two are divided by what is to be expected there (:mod:`edge_ad.models.levels`): the level of each
+        token, interpolated as its feature is.
         """
         f = self.pixel_features(rgb_tokens, point_tokens, interp_index, interp_weight)
         flat = {"rgb": distance(f.rgb, f.points_to_rgb), "3d": distance(f.points, f.rgb_to_3d)}
+        if self.levels is not None:
+            of_rgb, of_3d = self.levels.of_rgb(point_tokens)[:, None], self.levels.of_3d(rgb_tokens)[:, None]
+            flat["rgb"] = flat["rgb"] / three_nearest(of_rgb, interp_index, interp_weight)[:, 0].clamp_min(1e-12)
+            flat["3d"] = flat["3d"] / bilinear(of_3d, self.preset.geometry.size)[:, 0]
         if f.rgb_to_text is not None and f.points_to_text is not None:
             anchor = self.anchors[class_index]
             flat["text_rgb"] = distance(anchor, f.rgb_to_text)

@@ -59,8 +59,9 @@ class Rgb:
     depth: int = 12
     heads: int = 12
     blocks: int = 0
+    residual_ridge: float = 1e-2
 
-    CHOICES = {"encoder": ("dino-vit", "efficientnet-lite0"), "standardize": STANDARDIZE}
+    CHOICES = {"encoder": ("dino-vit", "efficientnet-lite0"), "standardize": (*STANDARDIZE, "residual")}
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,11 @@ class Fusion:
     sigma: float
     score: str
     min_region_px: int
+    level: str = "none"
+    level_hidden: int = 64
 
     CHOICES = {
+        "level": ("none", "predicted"),
         "balance": ("none", "train-mean"),
         "smoothing": ("box-cascade", "gaussian", "none"),
         "smooth_over": ("image", "valid"),

@@ -58,7 +58,10 @@ def bilinear(grid: int, size: int) -> tuple[I64, F32]:
 
 
 def standards(preset: Preset, sources: Sequence[Source]) -> tuple[Standard, Standard]:
-    """Standardisation from the training tokens: all point tokens; colour tokens whose cell holds a valid pixel."""
+    """Standardisation from the training tokens: all point tokens; colour tokens whose cell holds a valid pixel.
+
+    ``residual`` is whitening here; :func:`whitened_again` goes on from it.
+    """
     grid, size = preset.rgb.grid, preset.geometry.size
     dims = (preset.dim_rgb, preset.dim_points)
     count = [0, 0]
@@ -112,6 +115,17 @@ def _lifted(weight: F64, offset: F64, lift: float) -> Standard:
         weight = np.vstack([weight * scale, np.zeros((1, weight.shape[1]))])
         offset = np.append(offset * scale, 1.0)
     return Standard(weight.astype(np.float32), offset.astype(np.float32))
+
+
+def whitened_again(before: Standard, covariance: F64, ridge: float, lift: float) -> Standard:
+    """``before``, then whitening by a covariance of the features that it gives (without its constant channel).
+
+    covariance : (D, D). ridge, lift : as of the preset.
+    """
+    dim = len(covariance)
+    turn = _scaling(covariance, "whiten", ridge)
+    scale = lift / np.sqrt(dim) if lift > 0 else 1.0
+    return _lifted(turn @ before.weight[:dim] / scale, turn @ before.offset[:dim] / scale, lift)
 
 
 class PixelSampler:

@@ -82,6 +82,9 @@ def test_terms_are_the_equations_pixel_by_pixel(inputs: Inputs) -> None:
     torch.testing.assert_close(rgb_tokens, F.linear(raw, detector.rgb_weight, detector.rgb_offset))
     terms = run_terms(detector, inputs)
     assert list(terms) == ["rgb", "3d", "text_rgb", "text_3d"]
+    assert detector.levels is not None
+    of_rgb, of_3d = detector.levels.of_rgb(point_tokens), detector.levels.of_3d(rgb_tokens)
+    of_3d = F.interpolate(of_3d.reshape(1, 1, 4, 4), (S, S), mode="bilinear")[0, 0]
     planes = F.interpolate(rgb_tokens.T.reshape(1, 25, 4, 4), (S, S), mode="bilinear")[0]
     rows, cols = inputs["valid"].nonzero(as_tuple=True)
     m = detector.mappers
@@ -103,6 +106,10 @@ def test_terms_are_the_equations_pixel_by_pixel(inputs: Inputs) -> None:
         }
         for name, (a, b) in pairs.items():
             expected = math.dist((a / a.norm()).tolist(), (b / b.norm()).tolist())
+            if name == "rgb":
+                expected /= float(of_rgb[inputs["index"][pixel]] @ inputs["weight"][pixel])
+            if name == "3d":
+                expected /= float(of_3d[row, col])
             assert float(terms[name][row, col]) == pytest.approx(expected, abs=2e-6), name
 
 
