@@ -1,5 +1,6 @@
 """Synthetic parts: determinism, exact geometry, and defects that touch what they say they touch."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -141,3 +142,13 @@ def test_unknown_names(class_name, kind, words):
     with pytest.raises(EdgeAdError) as e:
         synthesize(class_name, 0, kind)
     assert all(w in str(e.value) for w in words)
+
+
+@pytest.mark.parametrize("defect", ["bulge", "debris"])
+def test_ground_truth_has_no_specks(defect: str) -> None:
+    """A new highest point changes nothing where the defect is not."""
+    for seed in range(3):
+        part = synthesize("gear", (9, seed), defect)
+        count, _, stats, _ = cv2.connectedComponentsWithStats(part.gt.astype(np.uint8), connectivity=8)
+        assert count > 1
+        assert stats[1:, cv2.CC_STAT_AREA].min() >= min(10, stats[1:, cv2.CC_STAT_AREA].max())

@@ -15,7 +15,7 @@ from edge_ad.frame import F32, Intrinsics
 
 SIZE = 320
 INTRINSICS = Intrinsics(width=SIZE, height=SIZE, fx=985.0, fy=985.0, ppx=161.3, ppy=158.6)
-_LAYERS = 10
+_STEP_MM = 1.2  # between two levels of the search
 _BACKGROUND = (0.115, 0.12, 0.125)
 
 
@@ -103,7 +103,7 @@ def _look_up(field: NDArray[Any], col: F32, row: F32) -> F32:
 def intersect(height: F32, pose: Pose) -> tuple[F32, F32, F32, F32]:
     """First meeting of every pixel's ray with the height field.
 
-    Marches down through ``_LAYERS`` levels, then halves the bracket and ends with one secant step.
+    Marches down level by level, then halves the bracket and ends with one secant step.
     Returns (s, col, row, z), each (H, W) float32: the distance along the camera's axis in mm, the place
     in the part's grid and the height there. The point is exactly ``s * ray``.
     """
@@ -118,12 +118,15 @@ def intersect(height: F32, pose: Pose) -> tuple[F32, F32, F32, F32]:
     def surface(z: F32) -> F32:
         return _look_up(height, col0 + z * col1, row0 + z * row1)
 
-    top = float(height.max()) + 0.01
+    # Levels at multiples of one step, wherever the highest point is: what a defect adds in one place changes nothing in
+    # another, where a ray that grazes a steep edge may be found to meet either side.
+    levels = int(np.ceil((float(height.max()) + 0.01) / _STEP_MM))
+    top = levels * _STEP_MM
     high = np.full((SIZE, SIZE), top, dtype=np.float32)
     low = np.zeros_like(high)
     open_ = np.ones((SIZE, SIZE), dtype=np.bool_)
-    for k in range(1, _LAYERS):
-        level = np.float32(top * (1 - k / _LAYERS))
+    for k in range(1, levels):
+        level = np.float32(_STEP_MM * (levels - k))
         above = surface(np.full_like(high, level)) < level
         high = np.where(open_ & above, level, high)
         low = np.where(open_ & ~above, np.maximum(low, level), low)
