@@ -3,16 +3,28 @@
 METHOD.md section 7: a linear layer commutes with an interpolation whose weights sum to 1. So every linear layer that
 the reference applies to an interpolated feature runs here on the tokens (:class:`TokenGraph`), and a pixel only reads a
 weighted sum of table rows (:class:`ScoreGraph`). Equal to the reference in real arithmetic.
+
+A distance does not change when both sides are turned alike. So the last layer of an MLP is turned until its weight is
+zero left of its diagonal (QR), and its target is turned likewise: on the tokens, or, for an anchor, once and for all.
+Outputs beyond the rank of the layer (hidden units + 1) vanish and are left out.
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edge_ad.export.group_graph import GroupGraph, linear
 from edge_ad.models.detector import ReferenceDetector
 from edge_ad.models.mappers import Cfm, Gacm, Mlp
+from edge_ad.models.pointmae import MiniPointNet
 
 
 class RgbGraph(nn.Module):
@@ -32,18 +44,43 @@ class PointGraph(nn.Module):
 
     def __init__(self, detector: ReferenceDetector) -> None:
         super().__init__()
-        self.encoder = detector.point_encoder
+        # A copy: the detector itself stays literal.
+        self.encoder = deepcopy(detector.point_encoder)
+        net = detector.point_encoder.encoder
+        assert isinstance(net, MiniPointNet)
+        self.encoder.encoder = GroupGraph(net)
 
     def forward(self, groups: Tensor, centers: Tensor) -> Tensor:
         tokens: Tensor = self.encoder(groups, centers)[0]
         return tokens
 
 
-def _first_linear(mapper: Gacm | Cfm | Mlp) -> nn.ModuleList:
-    """The linear layers of a mapper that act straight on its input."""
-    if isinstance(mapper, Gacm):
-        return nn.ModuleList([mapper.phi_s, mapper.phi_g, mapper.residual])
-    return nn.ModuleList([mapper.fc1])
+@dataclass(frozen=True)
+class Turned:
+    """A linear layer ``W h + b`` turned by the orthogonal ``turn``: ``turn^T (W h + b)``, in float64.
+
+    turn : (out, out). weight : (r, hidden), zero left of its diagonal. bias : (r,). r = min(out, hidden + 1): the
+    outputs from r on are zero for every h.
+    """
+
+    turn: Tensor
+    weight: Tensor
+    bias: Tensor
+
+
+def turned(layer: nn.Linear) -> Turned:
+    """QR of a layer's weight and bias."""
+    joined = torch.cat([layer.weight, layer.bias[:, None]], dim=1).detach().double()
+    turn, upper = torch.linalg.qr(joined, mode="complete")
+    upper = upper[: min(joined.shape)].triu()
+    return Turned(turn, upper[:, :-1].contiguous(), upper[:, -1].contiguous())
+
+
+def _lastlinear(mapper: Gacm | Cfm | Mlp | None) -> nn.Linear | None:
+    """The last linear layer of a mapper, which stays per pixel; GACM has none."""
+    if mapper is None or isinstance(mapper, Gacm):
+        return None
+    return mapper.fc3 if isinstance(mapper, Cfm) else mapper.fc2
 
 
 def column_widths(detector: ReferenceDetector) -> tuple[list[int], list[int]]:
@@ -63,7 +100,9 @@ def column_widths(detector: ReferenceDetector) -> tuple[list[int], list[int]]:
 class TokenGraph(nn.Module):
     """Both token sets -> every token-side linear product: ``rgb_table`` (T, W_rgb), ``point_table`` (G, W_3d).
 
-    Columns: the standardised feature itself, then the first layers of the mappers that read it (:func:`column_widths`).
+    Columns: the standardised feature itself, turned as the layer that maps onto it (:class:`Turned`), then the first
+    layers of the mappers that read it (:func:`column_widths`). The turn is part of the standardisation, and is undone
+    in the weights of the layers that read it: it costs nothing.
     """
 
     rgb_weight: Tensor
@@ -74,20 +113,26 @@ class TokenGraph(nn.Module):
     def __init__(self, detector: ReferenceDetector) -> None:
         super().__init__()
         m = detector.mappers
-        for name in ("rgb_weight", "rgb_offset", "point_weight", "point_offset"):
-            self.register_buffer(name, getattr(detector, name).clone())
-        self.rgb_layers = _first_linear(m.rgb_to_3d)
-        self.gate = m.rgb_to_3d.w_g if isinstance(m.rgb_to_3d, Gacm) else None
-        self.point_layers = _first_linear(m.points_to_rgb)
-        if m.rgb_to_text is not None and m.points_to_text is not None:
-            self.rgb_text: nn.Linear | None = m.rgb_to_text.fc1
-            self.point_text: nn.Linear | None = m.points_to_text.fc1
+        rgb, points = _turn_of(m.points_to_rgb), _turn_of(m.rgb_to_3d)
+        for side, turn in (("rgb", rgb), ("point", points)):
+            for name in (f"{side}_weight", f"{side}_offset"):
+                value = getattr(detector, name).double()
+                self.register_buffer(name, value.float() if turn is None else (turn.T @ value).float())
+        if isinstance(m.rgb_to_3d, Gacm):
+            first = [m.rgb_to_3d.phi_s, m.rgb_to_3d.phi_g, m.rgb_to_3d.residual]
+            self.gate: nn.Linear | None = m.rgb_to_3d.w_g
         else:
-            self.rgb_text = self.point_text = None
+            first, self.gate = [m.rgb_to_3d.fc1], None
+        self.rgb_layers = nn.ModuleList(_reading(layer, rgb) for layer in first)
+        self.point_layers = nn.ModuleList([_reading(m.points_to_rgb.fc1, points)])
+        self.rgb_text = self.point_text = None
+        if m.rgb_to_text is not None and m.points_to_text is not None:
+            self.rgb_text = _reading(m.rgb_to_text.fc1, rgb)
+            self.point_text = _reading(m.points_to_text.fc1, points)
 
     def forward(self, rgb_tokens: Tensor, point_tokens: Tensor) -> tuple[Tensor, Tensor]:
-        x = rgb_tokens @ self.rgb_weight.T + self.rgb_offset
-        y = point_tokens @ self.point_weight.T + self.point_offset
+        x = _affine(rgb_tokens, self.rgb_weight, self.rgb_offset)
+        y = _affine(point_tokens, self.point_weight, self.point_offset)
         rgb = [x] + [layer(x) for layer in self.rgb_layers]
         if self.gate is not None:
             rgb.append(self.gate(rgb[2]))  # W_g F_geo (eq. 3)
@@ -98,10 +143,32 @@ class TokenGraph(nn.Module):
         return torch.cat(rgb, dim=1), torch.cat(points, dim=1)
 
 
+def _affine(tokens: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
+    """Standardisation and turn of tokens, left out where neither changes them."""
+    if weight.shape[0] == weight.shape[1] and not offset.any() and torch.equal(weight, torch.eye(len(weight))):
+        return tokens
+    return tokens @ weight.T + offset
+
+
+def _turn_of(mapper: Gacm | Cfm | Mlp) -> Tensor | None:
+    """The turn of a mapper's last layer, which its target takes too; None without one."""
+    last = _lastlinear(mapper)
+    return None if last is None else turned(last).turn
+
+
+def _reading(layer: nn.Linear, turn: Tensor | None) -> nn.Linear:
+    """``layer`` for inputs that were turned: W x = (W Q) (Q^T x)."""
+    if turn is None:
+        return layer
+    weight = layer.weight.detach().double() @ turn
+    return linear(torch.cat([weight, layer.bias.detach().double()[:, None]], dim=1))
+
+
 class ScoreGraph(nn.Module):
     """Interpolated table rows of n pixels, class index (1,) int64 -> the distances of eq. 12-14, each (n,).
 
     ``rgb``, ``3d`` and, with text, ``text_rgb`` and ``text_3d``, whose product is eq. 14. The anchors are a constant.
+    Kernels that do this work read its constants by name.
     """
 
     anchors: Tensor
@@ -138,10 +205,14 @@ class ScoreGraph(nn.Module):
 
 
 def _rest(mapper: Gacm | Cfm | Mlp) -> nn.ModuleList:
-    """The linear layers of a mapper that stay per pixel; GACM has none."""
-    if isinstance(mapper, Gacm):
+    """The linear layers of a mapper that stay per pixel, the last one turned as its target; GACM has none."""
+    last = _lastlinear(mapper)
+    if last is None:
         return nn.ModuleList()
-    return nn.ModuleList([mapper.fc2, mapper.fc3] if isinstance(mapper, Cfm) else [mapper.fc2])
+    t = turned(last)
+    affine = torch.cat([t.weight, t.bias[:, None]], dim=1)
+    whole = linear(F.pad(affine, (0, 0, 0, last.out_features - len(affine))))
+    return nn.ModuleList([mapper.fc2, whole] if isinstance(mapper, Cfm) else [whole])
 
 
 def _apply(layers: nn.ModuleList, x: Tensor) -> Tensor:
@@ -157,3 +228,47 @@ def _unit(x: Tensor) -> Tensor:
 def _distance(x: Tensor, y: Tensor) -> Tensor:
     """Norm of the difference of the normalised vectors; never ``sqrt(2 - 2 cos)`` (METHOD.md section 7)."""
     return (_unit(x) - _unit(y)).norm(dim=1)
+
+
+def score_arrays(detector: ReferenceDetector) -> dict[str, NDArray[Any]]:
+    """The weights of the score graph as arrays, for the compiled stage of the runtime (``onnx/score.npz``).
+
+    ``rgb_widths``, ``point_widths`` : int64, :func:`column_widths`. ``gacm.weight|bias|eps`` : the LayerNorm.
+    ``<term>.weight`` (r, hidden) and ``<term>.bias`` (r,) : the turned last layer of each MLP; ``<term>.middle`` and
+    ``<term>.middle_bias`` : CFM's middle layer. ``<term>.anchors`` (C, r) : the anchors, turned likewise, and
+    ``<term>.anchor_rest`` (C,) the squared length of what lies beyond the layer's rank. Terms are the graph's outputs.
+    """
+    m = detector.mappers
+    widths = column_widths(detector)
+    out: dict[str, NDArray[Any]] = {
+        "rgb_widths": np.array(widths[0], dtype=np.int64),
+        "point_widths": np.array(widths[1], dtype=np.int64),
+    }
+    if isinstance(m.rgb_to_3d, Gacm):
+        norm = m.rgb_to_3d.norm
+        out |= {"gacm.weight": _array(norm.weight), "gacm.bias": _array(norm.bias)}
+        out["gacm.eps"] = np.array(norm.eps, dtype=np.float32)
+    anchors = _unit(detector.anchors.double())
+    branches = (
+        ("rgb", m.points_to_rgb),
+        ("3d", m.rgb_to_3d),
+        ("text_rgb", m.rgb_to_text),
+        ("text_3d", m.points_to_text),
+    )
+    for term, mapper in branches:
+        last = _lastlinear(mapper)
+        if last is None:
+            continue
+        t = turned(last)
+        out[f"{term}.weight"], out[f"{term}.bias"] = _array(t.weight), _array(t.bias)
+        if isinstance(mapper, Cfm):
+            out |= {f"{term}.middle": _array(mapper.fc2.weight), f"{term}.middle_bias": _array(mapper.fc2.bias)}
+        if term.startswith("text"):
+            moved, rank = anchors @ t.turn, len(t.bias)
+            out[f"{term}.anchors"] = _array(moved[:, :rank])
+            out[f"{term}.anchor_rest"] = _array((moved[:, rank:] ** 2).sum(dim=1))
+    return out
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    return np.ascontiguousarray(tensor.detach().numpy(), dtype=np.float32)

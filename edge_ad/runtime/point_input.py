@@ -9,7 +9,7 @@ import numpy as np
 from edge_ad.errors import InvalidFrame
 from edge_ad.frame import F32, I64, Sample
 from edge_ad.presets import Points
-from edge_ad.runtime.pointops import farthest_point_sample, group_points, k_nearest, three_nearest
+from edge_ad.runtime.pointops import arrange, farthest_point_sample, group_points, k_nearest, three_nearest
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,9 @@ def prepare_points(sample: Sample, preset: Points, scale_m: float) -> PointInput
         drawn = points[lattice[sample.valid]]
     if len(drawn) < preset.group_size:
         raise InvalidFrame(f"only {len(drawn)} valid points", f"at least {preset.group_size}, the size of one group")
-    centers = drawn[farthest_point_sample(drawn, preset.groups)]
-    neighbours = k_nearest(drawn, centers, preset.group_size)
-    index, weight = three_nearest(points, centers)
+    blocks = arrange(drawn)
+    centers = drawn[farthest_point_sample(drawn, preset.groups, blocks)]
+    neighbours = k_nearest(drawn, centers, preset.group_size, blocks)
+    index, weight = three_nearest(points, centers, blocks=blocks if drawn is points else None)
     pool = k_nearest(centers, centers, min(preset.pool, len(centers)))
     return PointInput(group_points(drawn, centers, neighbours), centers, index, weight, pool)

@@ -7,6 +7,7 @@ such as ``sqrt(2 - 2 cos)`` loses what the tolerance asks for.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,9 +33,12 @@ from edge_ad.runtime.pointops import three_nearest
 from edge_ad.runtime.scoring import score_pixels
 
 TOLERANCE = 1e-5  # of the largest value of a term
+# Unit vectors in float32 are off by about 1e-7, whoever computes them. Where a mapper is blind to the defect and every
+# distance lies among those of good pixels, the tolerance is that of a value of this size.
+NORMAL = 0.05
 
 
-def small(kind: str, grid: int, ratio: int, groups: int, lift: float) -> Preset:
+def small(kind: str, grid: int, ratio: int, groups: int, lift: float, hidden: int = 40) -> Preset:
     base = load_preset("cfm" if kind == "cfm" else "compact")
     return replace(
         base,
@@ -48,7 +52,8 @@ def small(kind: str, grid: int, ratio: int, groups: int, lift: float) -> Preset:
             widths=(8, 16, 16), lift=lift,
         ),
         text=replace(base.text, dim=10),
-        mappers=replace(base.mappers, kind=kind, hidden=40),
+        mappers=replace(base.mappers, kind=kind, hidden=hidden),
+        fusion=replace(base.fusion, level="none"),  # levels have a test of their own (test_levels.py)
     )  # fmt: skip
 
 
@@ -63,16 +68,14 @@ class Case:
     valid: np.ndarray
     class_index: int
 
-    def standardised(self) -> tuple[Tensor, Tensor]:
-        d = self.detector
-        return self.rgb @ d.rgb_weight.T + d.rgb_offset, self.points @ d.point_weight.T + d.point_offset
-
     def reference(self) -> dict[str, np.ndarray]:
-        """The literal model's terms at the valid pixels."""
-        d = self.detector
+        """The literal model's terms at the valid pixels, in float64: what both forms round is then charged to ours."""
+        d = deepcopy(self.detector).double()
         index, weight = spread(self.at, self.valid)
         with torch.no_grad():
-            terms = d.terms(*self.standardised(), index, weight, torch.from_numpy(self.valid), self.class_index)
+            rgb = self.rgb.double() @ d.rgb_weight.T + d.rgb_offset
+            points = self.points.double() @ d.point_weight.T + d.point_offset
+            terms = d.terms(rgb, points, index, weight.double(), torch.from_numpy(self.valid), self.class_index)
         return {k: v.numpy()[self.valid] for k, v in terms.items()}
 
 
@@ -102,10 +105,12 @@ def fit_mapper(mapper: Gacm | Cfm | Mlp | None, inputs: Tensor, targets: Tensor)
 
 
 @torch.no_grad()
-def make(kind: str, grid: int, ratio: int, groups: int, classes: int, share: float, seed: int) -> Case:
+def make(
+    kind: str, grid: int, ratio: int, groups: int, classes: int, share: float, seed: int, hidden: int = 40
+) -> Case:
     torch.manual_seed(seed)
     lift = float(seed % 2)
-    preset = small(kind, grid, ratio, groups, lift)
+    preset = small(kind, grid, ratio, groups, lift, hidden)
     detector = ReferenceDetector(preset, *assemble(preset), classes=classes)
     detector.anchors.normal_()
     # Standardisation: a turn and a scale, so that raw tokens look like nothing the mappers know.
@@ -138,9 +143,11 @@ def make(kind: str, grid: int, ratio: int, groups: int, classes: int, share: flo
     size = grid * ratio
     rng = np.random.default_rng(seed)
     valid = rng.random((size, size)) < share
-    valid[rng.integers(size), rng.integers(size)] = True
+    # The defect lies under the first pixel in both modalities: a map's maximum is that of a defect, as in a real one.
+    valid[0, 0] = True
     cloud = rng.normal(size=(int(valid.sum()), 3)).astype(np.float32)
     centers = rng.normal(size=(groups, 3)).astype(np.float32)
+    cloud[0] = centers[-1]
     at = PointInput(
         np.zeros((groups, 4, 3), np.float32), centers, *three_nearest(cloud, centers), np.arange(groups)[:, None]
     )
@@ -176,11 +183,11 @@ def close(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -
     assert set(found) == set(expected)
     for name, want in expected.items():
         worst = float(np.abs(found[name] - want).max())
-        assert worst <= TOLERANCE * float(want.max()), f"{name}: {worst:.2e} of {want.max():.2e}"
+        assert worst <= TOLERANCE * max(float(want.max()), NORMAL), f"{name}: {worst:.2e} of {want.max():.2e}"
     for product in (("rgb", "3d"), ("text_rgb", "text_3d")):
         if product[0] in expected:
             ours, theirs = (d[product[0]] * d[product[1]] for d in (found, expected))
-            assert float(np.abs(ours - theirs).max()) <= TOLERANCE * float(theirs.max()), product
+            assert float(np.abs(ours - theirs).max()) <= TOLERANCE * max(float(theirs.max()), NORMAL**2), product
 
 
 @settings(max_examples=30)
@@ -229,8 +236,9 @@ def test_the_tolerance_tells_the_cosine_form_apart() -> None:
     expected = case.reference()
     d = case.detector
     index, weight = spread(case.at, case.valid)
+    rgb, points = case.rgb @ d.rgb_weight.T + d.rgb_offset, case.points @ d.point_weight.T + d.point_offset
     with torch.no_grad():
-        f = d.pixel_features(*case.standardised(), index, weight)
+        f = d.pixel_features(rgb, points, index, weight)
         cosine = F.cosine_similarity(f.rgb, f.points_to_rgb, dim=-1)
     form = (2 - 2 * cosine).clamp_min(0).sqrt().numpy()
     assert np.abs(form - expected["rgb"]).max() > TOLERANCE * expected["rgb"].max()

@@ -1,0 +1,106 @@
+"""Compiling the CPU kernels: numba, cached on disk, and one matrix product that they may call.
+
+The kernels run without Python's lock, so that a few plain threads share their work; numba's own threads, which must not
+be entered twice, are not used. What is compiled is kept in ``__pycache__`` beside the module (or in numba's cache
+folder for the user, or in ``NUMBA_CACHE_DIR``): only the very first call on a machine waits for the compiler.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import llvmlite.binding
+import numba
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+from scipy.linalg import cython_blas
+
+F = TypeVar("F", bound=Callable[..., Any])
+log = logging.getLogger(__name__)
+
+ROUNDED: dict[str, Any] = {"fastmath": {"nsz", "nnan"}}
+"""Comparisons may be vectorised; sums and products are rounded one by one, as written (METHOD.md section 2)."""
+FUSED: dict[str, Any] = {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
+"""Multiply-adds may be fused and sums reordered; NaN and infinity keep their meaning."""
+
+
+def compiled(**options: Any) -> Callable[[F], F]:
+    """Decorator: compile with numba at the first call, cached on disk, without the interpreter's lock."""
+
+    def wrap(function: F) -> F:
+        try:
+            return numba.njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError as e:  # numba found no folder to write its cache to
+            log.warning("compiled code cannot be kept (%s): every start compiles anew; set NUMBA_CACHE_DIR", e)
+            return numba.njit(nogil=True, **options)(function)
+
+    return wrap
+
+
+def _register_sgemm() -> Any:
+    """SciPy's ``sgemm`` under a name that compiled code can link to, from the cache as well."""
+    capsule = cython_blas.__pyx_capi__["sgemm"]
+    get_name, get_pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
+    get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    llvmlite.binding.add_symbol("edge_ad_sgemm", get_pointer(capsule, get_name(capsule)))
+    # Fortran calling: every argument is an address; an address is an integer of the same register class.
+    return types.ExternalFunction("edge_ad_sgemm", types.void(*[types.intp] * 13))
+
+
+sgemm = _register_sgemm()
+LETTERS = np.frombuffer(b"TN", dtype=np.uint8)
+ONE_ZERO = np.array([1, 0], dtype=np.float32)
+
+
+@compiled()
+def product(
+    c: int, ldc: int, a: int, lda: int, b: int, ldb: int, m: int, n: int, k: int,
+    sizes: NDArray[np.int32], letters: NDArray[np.uint8], one_zero: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """C (m, n) = A (m, k) B^T (n, k), row-major; ``a, b, c`` are addresses, ``ld*`` the elements between two rows.
+
+    sizes : (6,) int32 scratch. letters : :data:`LETTERS`. one_zero : :data:`ONE_ZERO`.
+    """
+    sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5] = n, m, k, ldb, lda, ldc
+    at, ones = sizes.ctypes.data, one_zero.ctypes.data
+    text = letters.ctypes.data
+    sgemm(text, text + 1, at, at + 4, at + 8, ones, b, at + 12, a, at + 16, ones + 4, c, at + 20)
+
+
+@lru_cache(maxsize=1)
+def _blas() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+@lru_cache(maxsize=1)
+def one_blas_thread() -> None:
+    """NumPy's and SciPy's matrix products run on the thread that asks for them, in this process, from now on.
+
+    The runtime has threads of its own; a product that starts others below them only makes all of them wait.
+    """
+    _blas().limit(limits=1)
+
+
+@lru_cache(maxsize=8)
+def pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that compiled kernels share, one set a size."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="kernels")
+
+
+def share(tasks: list[Callable[[], None]], threads: int) -> None:
+    """Run all tasks on up to ``threads`` threads; what one raises is raised here."""
+    if threads <= 1 or len(tasks) <= 1:
+        for task in tasks:
+            task()
+        return
+    for future in [pool(threads).submit(task) for task in tasks]:
+        future.result()
