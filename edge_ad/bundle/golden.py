@@ -123,3 +123,16 @@ def read_golden(path: Path) -> GoldenFrame:
         )
     except (KeyError, TypeError, ValueError) as e:
         raise EdgeAdError(f"{path} is no golden frame ({e!r})", "", "run edge-ad export again") from None
+
+
+def with_answers(frames: list[GoldenFrame], path: Path) -> list[GoldenFrame]:
+    """The frames with a variant's own answers, for those that it could answer.
+
+    ``path``: an ``.npz`` of ``NAME.map`` and ``NAME.score``. Raises EdgeAdError when it is absent or damaged.
+    """
+    answers = read_npz(path)
+    return [
+        dataclasses.replace(g, map=answers[f"{g.name}.map"], score=float(answers[f"{g.name}.score"]))
+        for g in frames
+        if f"{g.name}.map" in answers and f"{g.name}.score" in answers
+    ]

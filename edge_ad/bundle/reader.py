@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.bundle.archive import unpack
-from edge_ad.bundle.golden import GoldenFrame, read_golden, read_npz
+from edge_ad.bundle.golden import GoldenFrame, read_golden, read_npz, with_answers
 from edge_ad.bundle.manifest import (
     MANIFEST,
     PRECISIONS,
+    RUN_TIME_PRECISIONS,
     ClassEntry,
     GraphSpec,
     Manifest,
@@ -26,25 +26,27 @@ from edge_ad.bundle.manifest import (
     safe_name,
     seal,
 )
+from edge_ad.bundle.variants import BASE, OperatingPoint, check_stride, threshold_slot
+from edge_ad.bundle.verify import verify_files
 from edge_ad.errors import EdgeAdError
-from edge_ad.files import read_json, sha256, write_json
+from edge_ad.files import read_json, write_json
 from edge_ad.frame import F32
 from edge_ad.presets import Preset
 
 
-def _remedy(archive: Path | None, folder: Path) -> str:
-    if archive is not None:
-        return f"delete the folder {folder}; it is unpacked again from {archive}"
-    return "run edge-ad export again"
-
-
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle. ``path`` is its folder; ``archive`` the ``.tar`` it was unpacked from, if any."""
+    """An opened bundle, seen as one of its variants.
+
+    path : its folder. archive : the ``.tar`` it was unpacked from, if any. variant : whose preset, graphs, scale and
+    balance ``manifest`` shows (:meth:`as_variant`). stride : score stride of the thresholds that it reads and sets.
+    """
 
     path: Path
     manifest: Manifest
     archive: Path | None = None
+    variant: str = BASE
+    stride: int = 1
 
     @staticmethod
     def open(path: str | Path, verify: bool = True) -> Bundle:
@@ -67,6 +69,44 @@ class Bundle:
         if verify:
             bundle.verify()
         return bundle
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """``base`` and the other variants that the bundle carries."""
+        return (BASE, *self.manifest.variants)
+
+    @property
+    def point(self) -> OperatingPoint | None:
+        """What ``edge-ad tune`` chose on this box, or None."""
+        return self.manifest.point
+
+    def as_variant(self, name: str, stride: int = 1) -> Bundle:
+        """The same bundle seen as another of its variants, its thresholds at another score stride.
+
+        Everything that reads a bundle (detector, backends, calibration) then works on that variant.
+
+        Raises
+        ------
+        EdgeAdError
+            A variant that the bundle does not carry, or a stride out of range.
+        """
+        check_stride(stride)
+        if name == self.variant:
+            return dataclasses.replace(self, stride=stride)
+        if self.variant != BASE:
+            whole = Bundle.open(self.path, verify=False)
+            return dataclasses.replace(whole, archive=self.archive).as_variant(name, stride)
+        if name not in self.manifest.variants:
+            raise EdgeAdError(
+                f"{self.where} has no variant '{name}'",
+                f"one of {', '.join(self.variants)}",
+                "fit it with edge-ad fit --variants and export again",
+            )
+        v = self.manifest.variants[name]
+        manifest = dataclasses.replace(
+            self.manifest, preset=v.preset, geometry=v.geometry, fusion=v.fusion, graphs=v.graphs
+        )
+        return dataclasses.replace(self, manifest=manifest, variant=name, stride=stride)
 
     @property
     def where(self) -> str:
@@ -110,7 +150,9 @@ class Bundle:
     def precisions(self) -> tuple[str, ...]:
         """Precisions for which the bundle holds every graph."""
         files, graphs = self.manifest.files, self.manifest.graphs
-        others = (p for p in PRECISIONS[1:] if graphs and all(f"onnx/{p}/{g}.onnx" in files for g in graphs))
+        others = (
+            p for p in PRECISIONS[1:] if graphs and all(_in_precision(g.file, p) in files for g in graphs.values())
+        )
         return ("fp32", *others)
 
     def graph(self, name: str) -> GraphSpec:
@@ -123,43 +165,56 @@ class Bundle:
     def graph_file(self, name: str, precision: str = "fp32") -> str:
         """A graph's file within the bundle; raises EdgeAdError when it was not exported in this precision."""
         file = self.graph(name).file
-        if precision == "fp32":
+        if precision == "fp32" or precision in RUN_TIME_PRECISIONS:
             return file
         if precision not in PRECISIONS:
             raise EdgeAdError(f"unknown precision '{precision}'", f"one of {', '.join(PRECISIONS)}")
-        file = f"onnx/{precision}/{name}.onnx"
+        file = _in_precision(file, precision)
         if file not in self.manifest.files:
             raise EdgeAdError(
                 f"{self.where} has no {precision} graph '{name}'",
                 f"one of its precisions: {', '.join(self.precisions)}",
-                f"use --precision {self.precisions[-1]}",
+                f"use --precision {self.precisions[-1]}, or make it where onnx is installed: "
+                f"edge-ad calibrate {precision} {self.path}{' --data DIR' if precision == 'int8' else ''}",
             )
         return file
+
+    def precision_file(self, name: str, precision: str) -> str:
+        """Where a graph of another precision lies (or would) within the bundle, beside its float32 file."""
+        return _in_precision(self.graph(name).file, precision)
 
     def graph_path(self, name: str, precision: str = "fp32") -> Path:
         """Path of a graph's ONNX file."""
         return self.path / self.graph_file(name, precision)
 
-    def threshold(self, class_name: str, precision: str, variant: str = "base") -> Threshold | None:
-        """The threshold of a class, or None where none was set; raises EdgeAdError for an unknown class."""
+    def threshold(self, class_name: str, precision: str, variant: str | None = None) -> Threshold | None:
+        """The threshold of a class, or None where none was set; raises EdgeAdError for an unknown class.
+
+        ``variant``: slot of the manifest; by default that of this bundle's variant and stride.
+        """
         self._known(class_name)
-        return self.manifest.thresholds.get(class_name, {}).get(variant, {}).get(precision)
+        slot = threshold_slot(self.variant, self.stride) if variant is None else variant
+        return self.manifest.thresholds.get(class_name, {}).get(slot, {}).get(precision)
 
     @cached_property
     def anchors(self) -> F32 | None:
         """(C, D_txt) float32, unit rows, one a class; None where the preset has no text branch."""
-        if "anchors.npz" not in self.manifest.files:
+        name = "anchors.npz" if self.variant == BASE else f"variants/{self.variant}/anchors.npz"
+        if name not in self.manifest.files:
             return None
-        anchors = read_npz(self.path / "anchors.npz").get("anchors")
+        anchors = read_npz(self.path / name).get("anchors")
         if anchors is None or anchors.ndim != 2 or len(anchors) != len(self.classes) or anchors.dtype != np.float32:
             found = "no array 'anchors'" if anchors is None else f"{anchors.dtype} {anchors.shape}"
-            raise EdgeAdError(f"{self.where}: anchors.npz has {found}", f"float32 ({len(self.classes)}, D_txt)")
+            raise EdgeAdError(f"{self.where}: {name} has {found}", f"float32 ({len(self.classes)}, D_txt)")
         return anchors
 
     def golden(self) -> list[GoldenFrame]:
         """The golden frames, in the order of their file names."""
         names = sorted(n for n in self.manifest.files if n.startswith("golden/") and n.endswith(".npz"))
-        return [read_golden(self.path / n) for n in names]
+        frames = [read_golden(self.path / n) for n in names]
+        if self.variant == BASE:
+            return frames
+        return with_answers(frames, self.path / f"variants/{self.variant}/golden.npz")
 
     def scene(self, class_name: str) -> dict[str, NDArray[Any]] | None:
         """The arrays of ``scenes/<class>.npz`` (region of interest, expected depth), or None."""
@@ -175,53 +230,18 @@ class Bundle:
         EdgeAdError
             The first file that is missing, changed, a link that leads out of the bundle, or not listed.
         """
-        remedy = _remedy(self.archive, self.path)
-        root = self.path.resolve()
-        values = read_json(self.path / MANIFEST)
-        if values.get("digest") != seal(values)["digest"]:
-            raise EdgeAdError(
-                f"{self.where}: {MANIFEST} does not match its own digest",
-                "a manifest that only edge-ad changes",
-                f"it was edited or damaged; {remedy}",
-            )
-        for name, expected in self.manifest.files.items():
-            path = self.path / name
-            if not path.is_file():
-                raise EdgeAdError(f"{self.where}: {name} is missing", "every file of the manifest", remedy)
-            if not path.resolve().is_relative_to(root):
-                raise EdgeAdError(
-                    f"{self.where}: {name} is a link that leads out of the bundle", "a plain file", remedy
-                )
-            found = sha256(path)
-            if found != expected:
-                raise EdgeAdError(
-                    f"{self.where}: {name} has SHA-256 {found[:12]}...",
-                    f"{expected[:12]}...",
-                    f"the file was changed after export; {remedy}",
-                )
-        for name in self._present():
-            if name not in self.manifest.files:
-                raise EdgeAdError(
-                    f"{self.where}: {name} is not in its manifest", "only listed files", f"remove it, or {remedy}"
-                )
+        verify_files(self)
 
-    def _present(self) -> list[str]:
-        """Files in the folder that the manifest must list: not itself, the engines, or what a kill left behind."""
-        out = []
-        for root, folders, files in os.walk(self.path):
-            here = Path(root).relative_to(self.path)
-            folders[:] = [f for f in folders if not (here == Path() and f == "engines") and not _leftover(f)]
-            out += [(here / f).as_posix() for f in files if not _leftover(f)]
-        return sorted(n for n in out if n != MANIFEST)
-
-    def with_thresholds(self, thresholds: Mapping[str, Threshold], precision: str, variant: str = "base") -> Bundle:
+    def with_thresholds(
+        self, thresholds: Mapping[str, Threshold], precision: str, variant: str | None = None
+    ) -> Bundle:
         """Set the thresholds of some classes and rewrite the manifest (whole, or not at all).
 
         Parameters
         ----------
         thresholds : class name -> Threshold.
         precision : the precision whose maps they were set on.
-        variant : name of the product variant.
+        variant : slot of the manifest; by default that of this bundle's variant and stride.
 
         Raises
         ------
@@ -230,13 +250,30 @@ class Bundle:
         """
         self.writable("thresholds cannot be set")
         values = read_json(self.path / MANIFEST)  # afresh: another process may have set other classes meanwhile
+        slot = safe_name(threshold_slot(self.variant, self.stride) if variant is None else variant, "variant")
         for class_name, threshold in thresholds.items():
             self._known(class_name)
-            slot = values["thresholds"].setdefault(class_name, {}).setdefault(safe_name(variant, "variant"), {})
-            slot[precision] = dataclasses.asdict(threshold)
+            places = values["thresholds"].setdefault(class_name, {}).setdefault(slot, {})
+            places[precision] = dataclasses.asdict(threshold)
+        return self._rewritten(values)
+
+    def with_point(self, point: OperatingPoint | None) -> Bundle:
+        """Write the point that the box was tuned to (None: forget it) into the manifest.
+
+        Raises
+        ------
+        EdgeAdError
+            An unknown variant or precision, or a bundle inside a ``.tar``.
+        """
+        self.writable("the tuned point cannot be set")
+        values = read_json(self.path / MANIFEST)
+        values["point"] = None if point is None else point.to_dict()
+        return self._rewritten(values)
+
+    def _rewritten(self, values: dict[str, Any]) -> Bundle:
         manifest = manifest_from_dict(values, self.where)
         write_json(self.path / MANIFEST, seal(manifest.to_dict()))
-        return Bundle(self.path, manifest, self.archive)
+        return Bundle(self.path, manifest, self.archive).as_variant(self.variant, self.stride)
 
     def writable(self, what: str) -> None:
         """Raise EdgeAdError when this bundle was opened from a ``.tar``, whose copy must not drift from it."""
@@ -254,8 +291,10 @@ class Bundle:
             )
 
 
-def _leftover(name: str) -> bool:
-    return name.startswith(".") and name.endswith(".tmp")
+def _in_precision(file: str, precision: str) -> str:
+    """``onnx/rgb.onnx`` -> ``onnx/int8/rgb.onnx``."""
+    folder, _, name = file.rpartition("/")
+    return f"{folder}/{precision}/{name}"
 
 
 def open_bundle(path: str | Path, verify: bool = True) -> Bundle:

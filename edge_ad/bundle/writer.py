@@ -21,6 +21,7 @@ from edge_ad.bundle.manifest import (
     seal,
 )
 from edge_ad.bundle.reader import Bundle
+from edge_ad.bundle.variants import VariantEntry
 from edge_ad.errors import EdgeAdError
 from edge_ad.files import new_folder, sha256, write_json
 
@@ -49,6 +50,7 @@ def write_bundle(
     files: Mapping[str, bytes | Path],
     thresholds: Thresholds | None = None,
     provenance: Mapping[str, Any] | None = None,
+    variants: Mapping[str, VariantEntry] | None = None,
     replace: bool = False,
 ) -> Bundle:
     """Write a bundle folder with the hash of every file.
@@ -58,6 +60,7 @@ def write_bundle(
     preset : edge_ad.presets.Preset.
     graphs : graph name -> GraphSpec; each ``file`` must be among ``files``.
     files : path within the bundle -> its bytes or the file to copy.
+    variants : name -> what a variant has of its own; the files of its graphs must be among ``files``.
     replace : whether an existing **bundle** at ``path`` may be replaced (nothing else ever is), its engines included.
 
     Raises
@@ -85,6 +88,7 @@ def write_bundle(
                 graphs=graphs,
                 provenance=provenance or {},
                 files=hashes,
+                variants=variants or {},
             )
             manifest = manifest_from_dict(manifest.to_dict(), where)
             write_json(folder / MANIFEST, seal(manifest.to_dict()))
@@ -93,8 +97,12 @@ def write_bundle(
     return Bundle(path, manifest)
 
 
-def add_files(bundle: Bundle, files: Mapping[str, bytes | Path]) -> Bundle:
+def add_files(bundle: Bundle, files: Mapping[str, bytes | Path], forget: str = "") -> Bundle:
     """Add or replace files of a bundle (a class's scene, graphs of another precision), all of them or none.
+
+    ``forget`` names a precision: its thresholds (of the bundle's variant) go when its graphs change, for they were
+    set on
+    the maps of the old ones.
 
     The folder is built anew beside the old one (unchanged files and engines as hard links where the disk has
     them) and takes its name in one rename, so that a kill never leaves a file without its hash.
@@ -117,6 +125,8 @@ def add_files(bundle: Bundle, files: Mapping[str, bytes | Path]) -> Bundle:
                 shutil.copytree(bundle.path / "engines", folder / "engines", copy_function=_link)
             hashes = {n: _place(s, folder / n) for n, s in files.items()}
             values = {**current.manifest.to_dict(), "files": {**current.manifest.files, **hashes}}
+            if forget and any(current.manifest.files.get(n) != h for n, h in hashes.items() if n.endswith(".onnx")):
+                _forget_thresholds(values["thresholds"], bundle.variant, forget)
             manifest = manifest_from_dict(values, bundle.where)
             write_json(folder / MANIFEST, seal(manifest.to_dict()))
     except OSError as e:
@@ -124,6 +134,13 @@ def add_files(bundle: Bundle, files: Mapping[str, bytes | Path]) -> Bundle:
             f"cannot write {bundle.where}: {e.strerror}", "", "free some space or check permissions"
         ) from e
     return Bundle(bundle.path, manifest)
+
+
+def _forget_thresholds(thresholds: dict[str, Any], variant: str, precision: str) -> None:
+    for slots in thresholds.values():
+        for slot, by_precision in slots.items():
+            if slot == variant or slot.startswith(f"{variant}+"):  # at any score stride
+                by_precision.pop(precision, None)
 
 
 def _link(source: str | Path, target: str | Path) -> None:

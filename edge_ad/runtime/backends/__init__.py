@@ -6,7 +6,7 @@ from edge_ad.bundle import Bundle
 from edge_ad.errors import EdgeAdError
 from edge_ad.runtime.backends.base import Session
 
-BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
+BACKENDS = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
 
 __all__ = ["BACKENDS", "Session", "load_session"]
 
@@ -23,7 +23,8 @@ def load_session(
     Parameters
     ----------
     graph : ``"rgb"``, ``"points"``, ``"tokens"`` or ``"score"``.
-    backend : ``"onnxruntime"``, or ``"tensorrt"`` / ``"tensorrt-rtx"``, whose engine must have been built for this box.
+    backend : ``"onnxruntime"``, ``"openvino"`` (x86), or ``"tensorrt"`` / ``"tensorrt-rtx"``, whose engine must have
+        been built for this box.
     precision : a precision whose graphs the bundle holds.
     threads : CPU threads of one run; None: every processor that this process may use.
 
@@ -36,6 +37,10 @@ def load_session(
         from edge_ad.runtime.backends.onnxruntime import OnnxSession
 
         return OnnxSession(bundle, graph, precision, threads)
+    if backend == "openvino":
+        from edge_ad.runtime.backends.openvino import OpenVinoSession
+
+        return OpenVinoSession(bundle, graph, precision, threads)
     if backend in ("tensorrt", "tensorrt-rtx"):
         from edge_ad.runtime.backends.tensorrt import TensorRTSession
 

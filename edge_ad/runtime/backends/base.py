@@ -13,7 +13,10 @@ from edge_ad.errors import EdgeAdError
 
 
 class Session(Protocol):
-    """One loaded graph. ``run`` may be called from any one thread at a time."""
+    """One loaded graph. ``run`` may be called from any one thread at a time.
+
+    A backend whose sessions take several callers at once has the attribute ``concurrent = True``.
+    """
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

@@ -11,6 +11,7 @@ from edge_ad.bundle import Bundle, TensorSpec
 from edge_ad.errors import EdgeAdError
 from edge_ad.parallel import cores
 from edge_ad.runtime.backends.base import agree, contiguous
+from edge_ad.runtime.resident import give_back_large_blocks
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -22,6 +23,10 @@ _DTYPES = {
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
+
+
+LARGE_GRAPH = 64 * 2**20
+"""Bytes of an ONNX file above which memory is given back after each run (docs/fast-path.md has the price)."""
 
 
 def _spec(tensor: Any, where: str) -> TensorSpec:
@@ -41,12 +46,20 @@ class OnnxSession:
         provider would compute in float32 (hiding the overflows that a GPU shows).
     """
 
+    concurrent = True
+
     def __init__(self, bundle: Bundle, graph: str, precision: str = "fp32", threads: int | None = None) -> None:
         if precision == "fp16":
             raise EdgeAdError(
                 "fp16 with onnxruntime: its CPU provider computes such graphs in float32",
                 "fp32 or int8",
                 "use --precision fp32, or --backend tensorrt on a GPU",
+            )
+        if precision == "bf16":
+            raise EdgeAdError(
+                "bf16 with onnxruntime: its CPU provider has no bfloat16 arithmetic",
+                "fp32 or int8",
+                "use --backend openvino --precision bf16",
             )
         if threads is not None and threads < 1:
             raise EdgeAdError(f"{threads} threads", "at least 1")
@@ -64,6 +77,10 @@ class OnnxSession:
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
+        if path.stat().st_size > LARGE_GRAPH:
+            # An arena would keep the activations of every graph for good; here they are given back after a run.
+            options.enable_cpu_mem_arena = False
+            give_back_large_blocks()
         try:
             self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as e:  # ONNX Runtime raises a class of its own for each kind of failure

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from edge_ad.bundle import Bundle, TensorSpec
 from edge_ad.engines import trt
-from edge_ad.engines.identity import check, find_engine
+from edge_ad.engines.identity import check, find_engine, read_plan
+from edge_ad.engines.runner import Engine
 from edge_ad.runtime.backends.base import agree, contiguous
 from edge_ad.runtime.cuda import CudaContext, require_device
 
@@ -31,36 +32,43 @@ class TensorRTSession:
         spec = bundle.graph(graph)
         bundle.graph_file(graph, precision)
         device = require_device("TensorRT engines run on")
-        module = trt.load_module(backend)
-        folder, sidecar = find_engine(bundle, backend, precision, device.compute_capability)
-        check(
-            folder,
-            sidecar,
-            bundle,
-            version=trt.version(module),
-            capability=device.compute_capability,
-            graphs=(graph,),
-        )
+        version = trt.version(trt.load_module(backend))
+        capability = device.compute_capability
+        folder, sidecar = find_engine(bundle, backend, precision, capability, version)
+        check(folder, sidecar, bundle, version=version, capability=capability, graphs=())
+        plan = read_plan(folder, sidecar, bundle, graph)
         record = sidecar.plans[graph]
         self._where = f"engine {folder.name}/{record.file} of {bundle.where}"
         self._cuda = CudaContext()
+        streaming = "WEIGHT_STREAMING" in sidecar.flags
         with self._cuda.current():
-            self._engine = trt.Engine(backend, (folder / record.file).read_bytes(), self._where)
+            self._engine = Engine(backend, plan, self._where, self._cuda.memory, streaming)
         self.inputs: tuple[TensorSpec, ...] = tuple(self._engine.inputs)
         self.outputs: tuple[TensorSpec, ...] = tuple(self._engine.outputs)
         agree(self._where, spec, self.inputs, self.outputs)
-        self._buffers = {t.name: self._cuda.buffer() for t in (*self.inputs, *self.outputs)}
+        self._io = PlanIO(self._cuda, self._engine)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run once and wait; see :class:`edge_ad.runtime.backends.base.Session`."""
-        feed = contiguous(self._where, self.inputs, inputs)
+        return self._io.run(contiguous(self._where, self.inputs, inputs))
+
+
+class PlanIO:
+    """Buffers for a plan's tensors, and one run of it with a copy there and back."""
+
+    def __init__(self, cuda: CudaContext, engine: Engine) -> None:
+        self._cuda, self._engine = cuda, engine
+        self._buffers = {t.name: cuda.buffer() for t in (*engine.inputs, *engine.outputs)}
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Every output of one run; ``feed`` holds C-contiguous arrays of the plan's own types."""
         with self._cuda.current():
             for name, array in feed.items():
                 address = self._buffers[name].reserve(array.nbytes)
                 self._cuda.upload(address, array)
                 self._engine.set_input(name, array.shape, address)
             addresses = {}
-            for spec in self.outputs:
+            for spec in self._engine.outputs:
                 shape = self._engine.output_shape(spec.name)
                 dtype = np.dtype(spec.dtype)
                 address = self._buffers[spec.name].reserve(int(np.prod(shape)) * dtype.itemsize)
@@ -70,3 +78,17 @@ class TensorRTSession:
             results = {name: self._cuda.download(*where) for name, where in addresses.items()}
             self._cuda.synchronize()
         return results
+
+
+def run_plan(backend: str, plan: bytes, what: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Run a plan once that was built a moment ago in this process; ``what`` names it in errors.
+
+    Raises
+    ------
+    EdgeAdError
+        No CUDA device, or TensorRT refuses the plan.
+    """
+    cuda = CudaContext()
+    with cuda.current():
+        engine = Engine(backend, plan, what, cuda.memory)
+    return PlanIO(cuda, engine).run(contiguous(what, tuple(engine.inputs), inputs))

@@ -1,0 +1,162 @@
+"""Tuning: candidates, the choice, honest refusals, and the whole command on a small bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edge_ad.bundle import Bundle, OperatingPoint
+from edge_ad.calibration import tune as module
+from edge_ad.calibration.accuracy import Accuracy
+from edge_ad.calibration.tune import Row, Timing, candidates, check_calibration_parts, choose, in_own_process
+from edge_ad.cli.main import main
+from edge_ad.data.dataset import open_dataset
+from edge_ad.errors import EdgeAdError
+from tests.disk import write_parts
+from tests.training.tiny import tiny_dataset
+
+
+def row(variant: str, ms: float, mb: float, auroc: float, reason: str = "") -> Row:
+    return Row(OperatingPoint(variant), ms, ms, mb, Accuracy(auroc, auroc, 1.0, None, 10), reason)
+
+
+def whose_process(job: Timing) -> tuple[float, float, float]:
+    return float(os.getpid()), float(job.frames), 0.0
+
+
+def dies(job: Timing) -> tuple[float, float, float]:
+    os._exit(3)
+
+
+def test_the_most_accurate_that_meets_the_target_is_chosen_and_ties_go_to_the_faster() -> None:
+    rows = [row("a", 50, 9, 0.99), row("b", 30, 9, 0.97), row("c", 20, 9, 0.9698), row("d", 10, 9, 0.8)]
+    assert choose(rows, 60).point.variant == "a"
+    assert choose(rows, 40).point.variant == "c"  # as good as b, and faster
+    assert choose(rows, 15).point.variant == "d"
+    with pytest.raises(EdgeAdError, match=r"no point meets 5 ms; the fastest \(d, .*\) takes 10.0 ms"):
+        choose(rows, 5)
+    rows[3] = row("d", 10, 9, 0.8, reason="refused")
+    with pytest.raises(EdgeAdError, match="no point meets 15 ms"):
+        choose(rows, 15)
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    rows = [row("a", 50, 9, 0.99), row("b", 60, 9, 0.98), row("c", 60, 5, 0.98), row("d", 10, 9, 0.8, "refused")]
+    assert [r.pareto for r in module.mark_pareto(rows)] == [True, False, True, False]
+
+
+def test_accuracy_without_defects_is_the_agreement_of_the_maps() -> None:
+    assert Accuracy(None, None, 0.97, None, 4).value == 0.97
+    assert Accuracy(0.9, None, 0.97, None, 4).value == 0.9
+    assert Accuracy(0.9, 0.8, 0.97, None, 4).value == pytest.approx(0.85)
+
+
+def test_candidates_are_what_the_backends_take(varied_export: Path) -> None:
+    bundle = Bundle.open(varied_export)
+    found = candidates(bundle, bundle.variants, (1, 2), ("fp32", "bf16", "fp16"), ("onnxruntime", "openvino"))
+    assert found[0] == OperatingPoint() and len({str(p) for p in found}) == len(found) == 12
+    assert {p.backend for p in found if p.precision == "bf16"} == {"openvino"}
+    assert not [p for p in found if p.precision == "fp16"]
+    with pytest.raises(EdgeAdError, match="no variant 'x'"):
+        candidates(bundle, ("x",), (1,), ("fp32",), ("onnxruntime",))
+
+
+def test_each_timing_has_a_process_of_its_own(tmp_path: Path) -> None:
+    job = Timing(tmp_path, OperatingPoint(), (), 7)
+    pid, frames, _ = in_own_process(whose_process, job)
+    assert pid != os.getpid() and frames == 7
+    with pytest.raises(EdgeAdError, match="the process died"):
+        in_own_process(dies, job)
+
+
+def test_thresholds_that_could_not_be_set_are_refused_before_the_work(varied_export: Path) -> None:
+    bundle = Bundle.open(varied_export)
+    with pytest.raises(EdgeAdError, match="no good parts of class 'hex_nut' in the split 'holdout'"):
+        check_calibration_parts(bundle, tiny_dataset(), "holdout", 0.05)
+    with pytest.raises(EdgeAdError, match=r"false-reject rate 5 % from 2 held-out good parts"):
+        check_calibration_parts(bundle, tiny_dataset(), "validation", 0.05)
+
+
+@pytest.fixture
+def line(varied_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A bundle and a data set with defects; timings run in this process, with made-up latencies of the variants."""
+    shutil.copytree(varied_export, tmp_path / "bundle")
+    data = write_parts(tmp_path / "data", validation=4)
+
+    def here(function: object, job: Timing) -> tuple[float, float, float]:
+        _, p90, peak = module.time_point(job)
+        assert 0 < p90 < 60_000 and peak > 10
+        slow = 100.0 if job.point.variant == "base" else 10.0
+        return slow / job.point.stride, slow, peak
+
+    monkeypatch.setattr(module, "in_own_process", here)
+    return tmp_path / "bundle", data
+
+
+def tune(bundle: Path, data: Path, *more: object, code: int = 0) -> tuple[str, str]:
+    fixed = ["--false-reject-rate", 0.2, "--frames", 3, "--jobs", 1, "--backends", "onnxruntime"]
+    done = CliRunner().invoke(main, [str(a) for a in ("tune", bundle, "--data", data, *fixed, *more)])
+    assert done.exit_code == code, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_the_command_writes_the_point_and_its_thresholds_and_run_uses_them(line: tuple[Path, Path]) -> None:
+    bundle, data = line
+    out, said = tune(bundle, data, "--target-ms", 8, "--strides", "1,2", "--json")
+    document = json.loads(out)
+    assert len(document["rows"]) == 4 and document["chosen"]["variant"] == "light"
+    assert document["chosen"]["stride"] == 2 and "I-AUROC" in said
+    for found in document["rows"]:
+        assert 0 <= found["i_auroc"] <= 1 and 0 <= found["aupro_30"] <= 1
+    exact = document["rows"][0]
+    assert exact["map_correlation"] == 1.0 and exact["exact"]["i_auroc"] == exact["i_auroc"]
+    opened = Bundle.open(bundle)
+    assert opened.point is not None and (opened.point.variant, opened.point.stride) == ("light", 2)
+    limit = opened.as_variant("light", 2).threshold("cookie", "fp32")
+    assert limit is not None and limit.n_parts == 4
+    assert opened.threshold("cookie", "fp32") is None
+
+    run = ["run", str(bundle), "--camera", f"folder:{data}?split=test", "--json"]
+    done = CliRunner().invoke(main, run)
+    assert done.exit_code == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["point"] == {"variant": "light", "stride": 2, "precision": "fp32", "backend": "onnxruntime"}
+    assert summary["frames"] == 8 and summary["dropped"] == 0
+    assert "chosen by edge-ad tune" in done.stderr and "its price: I-AUROC" in done.stderr
+    whole = CliRunner().invoke(main, [*run, "--throughput", "--workers", "2"])
+    assert whole.exit_code == 0 and json.loads(whole.stdout)["decisions"] == summary["decisions"]
+    # Another point has no threshold, and says how to set one.
+    other = CliRunner().invoke(main, [*run, "--score-stride", "3"])
+    assert other.exit_code == 1 and "--variant 'light' --score-stride 3" in other.stderr
+
+
+def test_a_target_out_of_reach_writes_nothing_and_shows_the_table(line: tuple[Path, Path]) -> None:
+    bundle, data = line
+    before = (bundle / "manifest.json").read_bytes()
+    _, said = tune(bundle, data, "--target-ms", 0.001, "--strides", 2, "--limit", 1, "--variants", "light", code=1)
+    assert "no point meets 0.001 ms" in said.strip().splitlines()[-1] and "AUPRO@30" in said
+    assert (bundle / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("strides", ["", "a", "0", "1,99"])
+def test_strides_that_make_no_sense_are_one_line(line: tuple[Path, Path], strides: str) -> None:
+    _, said = tune(*line, "--target-ms", 5, "--strides", strides, code=1)
+    assert said.startswith("error:") and "stride" in said
+
+
+def test_data_without_defects_ranks_by_agreement(line: tuple[Path, Path]) -> None:
+    bundle, data = line
+    shutil.rmtree(data)
+    write_parts(data, validation=4)
+    for folder in data.glob("*/test"):
+        shutil.rmtree(folder)
+    assert not open_dataset(data).select(None, "test", None)
+    out, _ = tune(bundle, data, "--target-ms", 1000, "--strides", "1,3", "--variants", "base", "--json")
+    rows = json.loads(out)["rows"]
+    assert "i_auroc" not in rows[0] and rows[0]["map_correlation"] == 1.0 and rows[1]["map_correlation"] < 1.0
+    assert json.loads(out)["chosen"]["stride"] == 1
