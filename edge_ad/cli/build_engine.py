@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from edge_ad.cli.common import cli_errors, echo_json, log
@@ -24,6 +26,10 @@ from edge_ad.cli.common import cli_errors, echo_json, log
     help="Target of tensorrt-rtx, e.g. 8.6; may be repeated; 'portable': 8.0 and up. Default: this GPU, else 8.6.",
 )
 @click.option("--workspace-mb", type=int, help="Cap on scratch memory. Default: 1024 for tensorrt.")
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1), help="Most parts a run.")
+@click.option("--weight-streaming", is_flag=True, help="Keep weights in host memory where the GPU's does not suffice.")
+@click.option("--timing-cache", type=click.Path(path_type=Path), help="For tensorrt. Default: one in ~/.cache/edge-ad.")
+@click.option("--variant", default="base", show_default=True, help="Variant of the bundle's model.")
 @click.option("--force", is_flag=True, help="Replace an engine that was built before.")
 @cli_errors
 def command(
@@ -32,10 +38,17 @@ def command(
     precision: str,
     compute_capability: tuple[str, ...],
     workspace_mb: int | None,
+    batch: int,
+    weight_streaming: bool,
+    timing_cache: Path | None,
+    variant: str,
     force: bool,
     as_json: bool,
 ) -> None:
     """Build the engines of BUNDLE for one backend and precision.
+
+    Plans of graphs that did not change are kept. On the device that runs them the golden frames decide at once whether
+    the engine may stay; elsewhere they do when it is first loaded.
 
     \b
     Example:
@@ -44,13 +57,21 @@ def command(
     from edge_ad.bundle import open_bundle
     from edge_ad.engines import build_engines
 
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle).as_variant(variant)
+    if precision == "fp16" and "fp16" not in opened.precisions and backend != "onnxruntime":
+        from edge_ad.cli.calibrate_precision import make_fp16
+
+        log("the bundle has no FP16 graphs: making them from its golden frames (edge-ad calibrate fp16)")
+        opened, _ = make_fp16(opened)
     built = build_engines(
         opened,
         backend,
         precision,
         compute_capability=compute_capability,
         workspace_mb=workspace_mb,
+        batch=batch,
+        weight_streaming=weight_streaming,
+        timing_cache=timing_cache,
         force=force,
         progress=log,
     )
@@ -61,13 +82,14 @@ def command(
                 "backend": backend,
                 "precision": precision,
                 "engines": [
-                    {"graph": b.graph, "path": str(b.path), "bytes": b.bytes, "seconds": b.seconds} for b in built
+                    {"graph": b.graph, "path": str(b.path), "bytes": b.bytes, "seconds": b.seconds, "kept": b.kept}
+                    for b in built
                 ],
             }
         )
         return
     click.echo(f"{'graph':<10} {'size MB':>9} {'seconds':>9}")
     for b in built:
-        click.echo(f"{b.graph:<10} {b.bytes / 1e6:>9.2f} {b.seconds:>9.2f}")
+        click.echo(f"{b.graph:<10} {b.bytes / 1e6:>9.2f} {'kept' if b.kept else format(b.seconds, '.2f'):>9}")
     if backend == "onnxruntime":
         click.echo("ready: onnxruntime runs the graphs as they are")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import re
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
@@ -20,57 +20,30 @@ from numpy.typing import NDArray
 from edge_ad import __version__
 from edge_ad.bundle import Bundle, TensorSpec
 from edge_ad.engines import trt
-from edge_ad.engines.identity import SIDECAR, PlanRecord, Sidecar, engine_key
+from edge_ad.engines.identity import SIDECAR, PlanRecord, Sidecar, engine_key, read_sidecar
+from edge_ad.engines.kernels import add_kernels
+from edge_ad.engines.known_faults import known_faults
+from edge_ad.engines.targets import check_batch, choose_targets, default_timing_cache, rows_of, runs_here
 from edge_ad.errors import EdgeAdError
-from edge_ad.files import new_folder, write_bytes, write_json
+from edge_ad.files import new_folder, sha256, write_bytes, write_json
 from edge_ad.runtime import cuda
 
 BACKENDS = ("onnxruntime", "tensorrt-rtx", "tensorrt")
-DEFAULT_CAPABILITY = (8, 6)
-DEFAULT_ROWS = (1, 4096, 65536)
 
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """One graph that was built: its plan (or ONNX file), size in bytes and seconds taken."""
+    """One graph that was built: its plan (or ONNX file), size in bytes and seconds taken. ``kept``: from before."""
 
     graph: str
     path: Path
     bytes: int
     seconds: float
-
-
-def parse_capability(text: str) -> tuple[int, int]:
-    """``"8.6"``, ``"86"`` or ``"SM86"`` -> (8, 6)."""
-    match = re.fullmatch(r"(?:sm)?(\d{1,2}?)\.?(\d)", text.strip().lower())
-    if not match:
-        raise EdgeAdError(f"compute capability '{text}'", "a number like 8.6")
-    return int(match[1]), int(match[2])
+    kept: bool = False
 
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _rows(bundle: Bundle, graph: str) -> tuple[int, int, int]:
-    """Bounds of a graph's free dimensions: its ``meta["rows"]``, or 1 to 65536 with 4096 usual."""
-    given = bundle.graph(graph).meta.get("rows")
-    if given is None:
-        return DEFAULT_ROWS
-    try:
-        low, usual, high = (int(given[k]) for k in ("min", "opt", "max"))
-    except (KeyError, TypeError, ValueError):
-        raise EdgeAdError(f"{bundle.where}: graph {graph}: rows {given!r}", "min, opt and max") from None
-    if not 1 <= low <= usual <= high:
-        raise EdgeAdError(f"{bundle.where}: graph {graph}: rows {given!r}", "1 <= min <= opt <= max")
-    return low, usual, high
-
-
-def _vacant(folder: Path, force: bool) -> Path:
-    """``folder`` if an engine may be written there; said before minutes are spent on building it."""
-    if folder.exists() and not force:
-        raise EdgeAdError(f"engine {folder} was built before", "", "pass --force to build it again")
-    return folder
 
 
 def build_engines(
@@ -80,10 +53,16 @@ def build_engines(
     *,
     compute_capability: Sequence[str] = (),
     workspace_mb: int | None = None,
+    batch: int = 1,
+    weight_streaming: bool = False,
+    timing_cache: Path | None = None,
     force: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> list[BuiltEngine]:
-    """Build every graph of a bundle into ``engines/<key>/`` with its sidecar, as one folder or none.
+    """Build the graphs of a bundle into ``engines/<key>/`` with a sidecar, as one folder or none.
+
+    Where that engine exists, the plans of graphs that did not change since are kept and only the others are built
+    (:attr:`BuiltEngine.kept`). On the device that will run it, the golden gate decides at once whether it may stay.
 
     Parameters
     ----------
@@ -94,14 +73,17 @@ def build_engines(
     compute_capability : targets of TensorRT-RTX ("8.6", ...), or ``("portable",)`` for its own list (8.0 and newer);
         empty: the GPU here, else 8.6.
     workspace_mb : cap on scratch memory, MiB; by default 1024 for ``tensorrt``, TensorRT-RTX's own otherwise.
-    force : replace an engine of the same key.
+    batch : most parts a run, for graphs with a free dimension ``batch``.
+    weight_streaming : let the plans keep weights in host memory where the device's does not suffice.
+    timing_cache : file for ``tensorrt``'s kernel timings; by default one a version and device in the user's cache.
+    force : build everything again.
     progress : called with a line for people.
 
     Raises
     ------
     EdgeAdError
-        An unknown backend, a precision that the bundle lacks, a missing package or device, an engine that exists
-        already, or whatever TensorRT said against a graph.
+        An unknown backend, a precision that the bundle lacks, a missing package or device, an engine that is complete
+        already, whatever TensorRT said against a graph, or an engine that the golden frames refuse.
     """
     say = progress or (lambda _: None)
     if backend not in BACKENDS:
@@ -112,35 +94,55 @@ def build_engines(
         raise EdgeAdError(f"workspace of {workspace_mb} MB", "at least 1 MB")
     for graph in bundle.manifest.graphs:
         bundle.graph_file(graph, precision)
-        _rows(bundle, graph)
+        rows_of(bundle, graph)
+    check_batch(bundle, batch)
     if backend == "onnxruntime":
         if compute_capability:
             raise EdgeAdError("--compute-capability with onnxruntime", "it for tensorrt-rtx only")
         return _check_onnxruntime(bundle, precision, force, say)
     module = trt.load_module(backend)
-    capabilities, device = _targets(backend, compute_capability, say)
+    version = trt.version(module)
+    capabilities, device = choose_targets(backend, compute_capability, say)
     if backend == "tensorrt":
         workspace_mb = workspace_mb or 1024
-    for fault in trt.known_faults(backend, trt.version(module), device):
-        say(f"warning: {fault}; trust no engine of it that has not passed the golden frames")
+        timing_cache = timing_cache or default_timing_cache(version, capabilities)
+    for fault in known_faults(backend, version, device.compute_capability if device else None):
+        say(f"warning: {fault}; the golden frames decide whether its engine is served")
     _preflight(bundle, precision, workspace_mb or 0, say)
     marks = tuple(c if isinstance(c, str) else f"{c[0]}.{c[1]}" for c in capabilities)
-    folder = _vacant(bundle.path / "engines" / engine_key(backend, precision, marks), force)
-    targets = [c for c in capabilities if not isinstance(c, str)]
+    options = trt.BuildOptions(
+        batch=(1, 1, batch),
+        workspace_mb=workspace_mb,
+        capabilities=tuple(c for c in capabilities if not isinstance(c, str)),
+        timing_cache=timing_cache,
+        weight_streaming=weight_streaming,
+    )
+    key = engine_key(backend, precision, marks, bundle.variant)
+    draft = replace(
+        _sidecar(backend, version, precision, marks, {}),
+        workspace_mb=workspace_mb,
+        device=device.name if device else "",
+        variant=bundle.variant,
+    )
+    folder = bundle.path / "engines" / key
+    kept = {} if force else kept_plans(folder, bundle, draft, options)
+    if len(kept) == len(bundle.manifest.graphs):
+        raise EdgeAdError(f"engine {folder} was built before", "", "pass --force to build it again")
     built: list[BuiltEngine] = []
     plans: dict[str, PlanRecord] = {}
     flags: tuple[str, ...] = ()
-    with new_folder(folder, replace=force) as out:
+    with new_folder(folder, replace=True, marker=SIDECAR) as out:
         for graph in bundle.manifest.graphs:
+            if graph in kept:
+                record, old_flags = kept[graph]
+                say(f"{graph} did not change: its plan is kept")
+                write_bytes(out / record.file, (folder / record.file).read_bytes())
+                flags, plans[graph] = flags or old_flags, record
+                built.append(BuiltEngine(graph, folder / record.file, record.bytes, 0.0, kept=True))
+                continue
             start = time.perf_counter()
-            plan = trt.build_plan(
-                backend,
-                bundle.graph_path(graph, precision),
-                rows=_rows(bundle, graph),
-                workspace_mb=workspace_mb,
-                capabilities=targets,
-                progress=say,
-            )
+            here = replace(options, rows=rows_of(bundle, graph))
+            plan = trt.build_plan(backend, bundle.graph_path(graph, precision), here, progress=say)
             seconds = round(time.perf_counter() - start, 3)
             write_bytes(out / f"{graph}.plan", plan.data)
             plans[graph] = PlanRecord(
@@ -155,13 +157,71 @@ def build_engines(
             )
             flags = plan.flags
             built.append(BuiltEngine(graph, folder / f"{graph}.plan", len(plan.data), seconds))
-        sidecar = _sidecar(backend, trt.version(module), precision, marks, plans)
-        write_json(out / SIDECAR, replace(sidecar, flags=flags, workspace_mb=workspace_mb).to_dict())
+        add_kernels(out, options.capabilities, say)
+        write_json(out / SIDECAR, replace(draft, plans=plans, flags=flags).to_dict())
+    if device is not None and runs_here(marks, device):
+        _gate(bundle, backend, precision, folder, say)
+    elif device is None:
+        say("no GPU here: the golden frames are run when the engine is first loaded on its device")
     return built
 
 
+def kept_plans(
+    folder: Path, bundle: Bundle, draft: Sidecar, options: trt.BuildOptions
+) -> dict[str, tuple[PlanRecord, tuple[str, ...]]]:
+    """Plans of an engine that need no new build: same version, target, options and source, and an intact file.
+
+    Returns
+    -------
+    graph -> (its record, the flags of the engine it stands in); empty where there is no such engine.
+    """
+    if not (folder / SIDECAR).is_file():
+        return {}
+    try:
+        old = read_sidecar(folder)
+    except EdgeAdError:
+        return {}
+    streaming = "WEIGHT_STREAMING" in old.flags
+    same = (old.backend, old.version, old.precision, old.capabilities, old.workspace_mb, streaming) == (
+        draft.backend,
+        draft.version,
+        draft.precision,
+        draft.capabilities,
+        draft.workspace_mb,
+        options.weight_streaming,
+    )
+    out: dict[str, tuple[PlanRecord, tuple[str, ...]]] = {}
+    for graph, record in old.plans.items():
+        if not same or graph not in bundle.manifest.graphs:
+            continue
+        source = bundle.manifest.files[bundle.graph_file(graph, draft.precision)]
+        path = folder / record.file
+        if record.file and record.source_sha256 == source and path.is_file() and sha256(path) == record.sha256:
+            out[graph] = (record, old.flags)
+    return out
+
+
+def _gate(bundle: Bundle, backend: str, precision: str, folder: Path, say: Callable[[str], None]) -> None:
+    """Run the golden frames through a new engine; one that they refuse is taken away again."""
+    from edge_ad.engines.gate import ensure
+    from edge_ad.runtime.detector import Detector
+
+    if util.find_spec("pycuda") is None:
+        say("pycuda is missing: the golden frames are run when the engine is first loaded")
+        return
+    try:
+        ensure(Detector(bundle, backend, precision, need_threshold=False), backend, say=say)
+    except EdgeAdError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def _sidecar(
-    backend: str, version: str, precision: str, marks: tuple[str, ...], plans: dict[str, PlanRecord]
+    backend: str,
+    version: str,
+    precision: str,
+    marks: tuple[str, ...],
+    plans: dict[str, PlanRecord],
 ) -> Sidecar:
     return Sidecar(
         backend=backend,
@@ -177,47 +237,13 @@ def _sidecar(
     )
 
 
-def _targets(
-    backend: str, asked: Sequence[str], say: Callable[[str], None]
-) -> tuple[list[tuple[int, int] | str], tuple[int, int] | None]:
-    """What to build for, and the compute capability of the device here if there is one."""
-    if backend == "tensorrt":
-        device = cuda.require_device("TensorRT engines are built and run on")
-        if asked and [parse_capability(a) for a in asked] != [device.compute_capability]:
-            here = "{}.{}".format(*device.compute_capability)
-            raise EdgeAdError(
-                f"compute capability {', '.join(asked)} asked for",
-                f"{here}, this device's ({device.name})",
-                "build on the board that runs the engine, or use --backend tensorrt-rtx",
-            )
-        return [device.compute_capability], device.compute_capability
-    found = cuda.find_device()
-    here_capability = found.compute_capability if found else None
-    if any(a.strip().lower() == trt.PORTABLE for a in asked):
-        if len(asked) > 1:
-            raise EdgeAdError(f"compute capability {', '.join(asked)}", "'portable' alone, or numbers")
-        return [trt.PORTABLE], here_capability
-    if asked:
-        targets: list[tuple[int, int] | str] = []
-        targets += sorted({parse_capability(a) for a in asked})
-        return targets, here_capability
-    if here_capability is not None:
-        return [here_capability], here_capability
-    say("no GPU here: building for compute capability 8.6 (name another with --compute-capability)")
-    return [DEFAULT_CAPABILITY], None
-
-
 def _preflight(bundle: Bundle, precision: str, workspace_mb: int, say: Callable[[str], None]) -> None:
     """Warn when the memory that is free cannot hold the largest build (weights in the network and in the plan)."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-        available = int(re.findall(r"MemAvailable:\s+(\d+)", text)[0]) >> 10
-    except (OSError, IndexError, ValueError):
-        return
+    available = cuda.available_bytes() >> 20
     sizes = {g: os.path.getsize(bundle.graph_path(g, precision)) >> 20 for g in bundle.manifest.graphs}
     graph = max(sizes, key=lambda g: sizes[g])
     need = 2 * sizes[graph] + workspace_mb
-    if need > available:
+    if available and need > available:
         say(
             f"warning: building {graph} needs at least {need} MB (its weights twice and the workspace), {available} MB "
             "are free; close other programs or lower --workspace-mb"
@@ -240,14 +266,16 @@ def _check_onnxruntime(bundle: Bundle, precision: str, force: bool, say: Callabl
     """Load and run every graph once, and write down that they do."""
     from edge_ad.runtime.backends import load_session
 
-    folder = _vacant(bundle.path / "engines" / engine_key("onnxruntime", precision, ()), force)
+    folder = bundle.path / "engines" / engine_key("onnxruntime", precision, (), bundle.variant)
+    if folder.exists() and not force:
+        raise EdgeAdError(f"engine {folder} was built before", "", "pass --force to build it again")
     built, plans = [], {}
     with new_folder(folder, replace=force) as out:
         for graph in bundle.manifest.graphs:
             say(f"checking {graph}.onnx with onnxruntime")
             start = time.perf_counter()
             session = load_session(bundle, graph, "onnxruntime", precision)
-            low, _, high = _rows(bundle, graph)
+            low, _, high = rows_of(bundle, graph)
             results = session.run(_probe(session.inputs, max(low, min(4, high))))
             for name, values in results.items():
                 if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
@@ -263,5 +291,6 @@ def _check_onnxruntime(bundle: Bundle, precision: str, force: bool, say: Callabl
             plans[graph] = PlanRecord("", session.inputs, session.outputs, digest, digest, size, seconds, {})
             built.append(BuiltEngine(graph, path, size, seconds))
         version = metadata.version("onnxruntime")
-        write_json(out / SIDECAR, _sidecar("onnxruntime", version, precision, (), plans).to_dict())
+        sidecar = replace(_sidecar("onnxruntime", version, precision, (), plans), variant=bundle.variant)
+        write_json(out / SIDECAR, sidecar.to_dict())
     return built

@@ -8,6 +8,8 @@ handed over.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +17,11 @@ from typing import Any
 
 from edge_ad.bundle import Bundle, TensorSpec
 from edge_ad.bundle.manifest import safe_relative
+from edge_ad.bundle.variants import BASE
 from edge_ad.errors import EdgeAdError
 from edge_ad.files import read_json, sha256
 
+logger = logging.getLogger(__name__)
 SIDECAR = "sidecar.json"
 SIDECAR_SCHEMA = 1
 
@@ -46,7 +50,8 @@ class Sidecar:
     """One built engine: all graphs of a bundle for one backend, precision and kind of device.
 
     capabilities : compute capabilities ("8.6") it was built for; ``("portable",)``; or empty for a CPU backend.
-    version : version of the backend that built it.
+    version : version of the backend that built it. device : name of the GPU it was built on, if one was there.
+    variant : of the bundle's model.
     """
 
     backend: str
@@ -60,26 +65,29 @@ class Sidecar:
     created_at: str
     plans: Mapping[str, PlanRecord]
     schema: int = SIDECAR_SCHEMA
+    device: str = ""
+    variant: str = BASE
 
     @property
     def key(self) -> str:
         """Name of its folder under ``engines/``."""
-        return engine_key(self.backend, self.precision, self.capabilities)
+        return engine_key(self.backend, self.precision, self.capabilities, self.variant)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return dataclasses.asdict(self)
 
 
-def engine_key(backend: str, precision: str, capabilities: Sequence[str]) -> str:
-    """``tensorrt-rtx-fp32-sm86``, ``tensorrt-rtx-fp32-portable``, ``onnxruntime-fp32``."""
+def engine_key(backend: str, precision: str, capabilities: Sequence[str], variant: str = BASE) -> str:
+    """``tensorrt-rtx-fp32-sm86``, ``tensorrt-rtx-fp32-portable``, ``onnxruntime-fp32``, ``tensorrt-fp16-sm87+tiny``."""
     marks = [c if c == "portable" else f"sm{c.replace('.', '')}" for c in capabilities]
-    return "-".join([backend, precision, *marks])
+    return "-".join([backend, precision, *marks]) + ("" if variant == BASE else f"+{variant}")
 
 
 def build_command(backend: str, precision: str, bundle: Bundle, *, force: bool = False) -> str:
     """The command that makes (or mends) an engine."""
-    end = " --force" if force else ""
+    end = "" if bundle.variant == BASE else f" --variant {bundle.variant}"
+    end += " --force" if force else ""
     return f"run: edge-ad build-engine {bundle.path} --backend {backend} --precision {precision}{end}"
 
 
@@ -113,6 +121,8 @@ def read_sidecar(folder: Path) -> Sidecar:
             )
             for name, p in values["plans"].items()
         }
+        values.setdefault("device", "")  # sidecars of edge-ad 0.1
+        values.setdefault("variant", BASE)
         rest = {f.name: values[f.name] for f in dataclasses.fields(Sidecar) if f.name != "plans"}
         rest.update(capabilities=tuple(rest["capabilities"]), flags=tuple(rest["flags"]))
         return Sidecar(plans=plans, **rest)
@@ -125,12 +135,18 @@ def read_sidecar(folder: Path) -> Sidecar:
 
 
 def find_engine(
-    bundle: Bundle, backend: str, precision: str, capability: tuple[int, int] | None
+    bundle: Bundle,
+    backend: str,
+    precision: str,
+    capability: tuple[int, int] | None,
+    version: str | None = None,
 ) -> tuple[Path, Sidecar]:
     """The folder and sidecar of the engine for this backend, precision and device.
 
-    One that names the device's compute capability is preferred to a portable one. Where only engines of other devices
-    exist, the first of them is returned: :func:`check` then says what is wrong with it.
+    One that names the device's compute capability is preferred to a portable one. One that :func:`check` would refuse
+    (``version`` given) is passed over for the next that it would not, and logged with the reason; where it would
+    refuse all, the best of them is returned, so that :func:`check` says what is wrong with it. Damage (a plan that is
+    not the one its sidecar names) is never passed over.
 
     Raises
     ------
@@ -138,13 +154,13 @@ def find_engine(
         None was built: what exists, and the command that builds it.
     """
     root = bundle.path / "engines"
-    folders = sorted(p for p in root.glob(f"{backend}-{precision}*") if p.is_dir()) if root.is_dir() else []
-    found = [(p, read_sidecar(p)) for p in folders if p.name.startswith(f"{backend}-{precision}")]
-    found = [(p, s) for p, s in found if s.backend == backend and s.precision == precision]
+    built = sorted(p for p in root.glob("[!.]*") if p.is_dir()) if root.is_dir() else []
+    found = [(p, read_sidecar(p)) for p in built if p.name.startswith(f"{backend}-{precision}")]
+    found = [(p, s) for p, s in found if (s.backend, s.precision, s.variant) == (backend, precision, bundle.variant)]
     if not found:
-        built = ", ".join(sorted(p.name for p in root.glob("[!.]*"))) if root.is_dir() else ""
+        names = ", ".join(p.name for p in built) or "none"
         raise EdgeAdError(
-            f"{bundle.where} has no {backend} engine in {precision} (engines: {built or 'none'})",
+            f"{bundle.where} has no {backend} engine in {precision} (engines: {names})",
             "",
             build_command(backend, precision, bundle),
         )
@@ -153,7 +169,50 @@ def find_engine(
     def distance(entry: tuple[Path, Sidecar]) -> int:
         return 0 if wanted in entry[1].capabilities else 1 if "portable" in entry[1].capabilities else 2
 
-    return min(found, key=distance)
+    found.sort(key=distance)
+    if version is None:
+        return found[0]
+    reasons = [_refusal(folder, sidecar, bundle, version, capability) for folder, sidecar in found]
+    chosen = next((i for i, reason in enumerate(reasons) if not reason), 0)
+    for i, reason in enumerate(reasons):
+        if reason and i != chosen:
+            # An engine of another device is no fault; a better one that is out of date is.
+            logger.log(logging.WARNING if i < chosen else logging.INFO, "passed over: %s", reason)
+    return found[chosen]
+
+
+def _refusal(folder: Path, sidecar: Sidecar, bundle: Bundle, version: str, capability: tuple[int, int] | None) -> str:
+    """Why :func:`check` refuses an engine's identity; empty when it does not. Plans are not read."""
+    try:
+        check(folder, sidecar, bundle, version=version, capability=capability, graphs=())
+    except EdgeAdError as e:
+        return str(e)
+    return ""
+
+
+def read_plan(folder: Path, sidecar: Sidecar, bundle: Bundle, graph: str) -> bytes:
+    """The bytes of a plan, hashed as they were read: what is deserialised is what was checked.
+
+    Raises
+    ------
+    EdgeAdError
+        The plan is missing, cut off, or not the one that its sidecar names.
+    """
+    where = f"engine {folder.name} of {bundle.where}"
+    remedy = build_command(sidecar.backend, sidecar.precision, bundle, force=True)
+    record = sidecar.plans[graph]
+    path = folder / record.file
+    if not record.file or not path.is_file():
+        raise EdgeAdError(f"{where}: {record.file or graph} is missing", "every plan of the sidecar", remedy)
+    data = path.read_bytes()
+    if len(data) != record.bytes:
+        raise EdgeAdError(f"{where}: {record.file} has {len(data)} bytes", f"{record.bytes}, as its sidecar", remedy)
+    found = hashlib.sha256(data).hexdigest()
+    if found != record.sha256:
+        raise EdgeAdError(
+            f"{where}: {record.file} has SHA-256 {found[:12]}...", f"{record.sha256[:12]}..., its sidecar's", remedy
+        )
+    return data
 
 
 def check(

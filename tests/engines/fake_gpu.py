@@ -1,20 +1,20 @@
-"""A stand-in for PyCUDA and TensorRT on a machine without a GPU: device memory is host memory, and a plan runs as the
-ONNX graph it names, in ONNX Runtime. It shows that tensors, shapes, addresses and refusals are handled in the order
-that TensorRT wants; it says nothing about TensorRT's own numbers."""
+"""A stand-in for PyCUDA on a machine without a GPU (device memory is host memory), and the doubles of TensorRT as its
+module. It shows that tensors, shapes, addresses and refusals are handled in the order that TensorRT wants."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 import types
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from edge_ad.runtime import cuda
+from tests.engines import doubles
 
 CAPABILITY = (8, 6)
 VERSION = "1.7.1.116"
@@ -31,6 +31,7 @@ class FakeDriver(types.ModuleType):
         self.depth = 0
         self.allocated = 0
         self.limit = 1 << 40
+        self.free = 3 << 30
         driver = self
 
         class Allocation:
@@ -57,7 +58,7 @@ class FakeDriver(types.ModuleType):
                 driver.depth += 1
 
         class Stream:
-            handle = 7
+            handle = doubles.STREAM
 
             def synchronize(self) -> None:
                 assert driver.depth > 0
@@ -69,7 +70,7 @@ class FakeDriver(types.ModuleType):
         pass
 
     def mem_get_info(self) -> tuple[int, int]:
-        return 3 << 20, 8 << 20
+        return self.free, 8 << 30
 
     def memcpy_htod_async(self, address: int, array: np.ndarray, stream: Any) -> None:
         assert array.flags.c_contiguous and self.depth > 0
@@ -80,89 +81,33 @@ class FakeDriver(types.ModuleType):
         ctypes.memmove(array.ctypes.data, address, array.nbytes)
 
 
-class FakeEngine:
-    """An ``ICudaEngine`` and its ``IExecutionContext`` in one; ``fails`` names the calls that answer False."""
-
-    def __init__(self, onnx: Path, fails: set[str]) -> None:
-        self.session = onnxruntime.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
-        self.ins = {t.name: t for t in self.session.get_inputs()}
-        self.outs = {t.name: t for t in self.session.get_outputs()}
-        self.names = [*self.ins, *self.outs]
-        self.num_io_tensors = len(self.names)
-        self.fails = fails
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.addresses: dict[str, int] = {}
-
-    def create_execution_context(self) -> Any:
-        return None if "create_execution_context" in self.fails else self
-
-    def get_tensor_name(self, i: int) -> str:
-        return self.names[i]
-
-    def get_tensor_mode(self, name: str) -> str:
-        return "INPUT" if name in self.ins else "OUTPUT"
-
-    def get_tensor_dtype(self, name: str) -> str:
-        return "DataType.FLOAT"
-
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        tensor = {**self.ins, **self.outs}[name]
-        free = next(iter(self.shapes.values()), (-1,))[0]
-        return tuple(d if isinstance(d, int) else free for d in tensor.shape)
-
-    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        self.shapes[name] = shape
-        return "set_input_shape" not in self.fails
-
-    def set_tensor_address(self, name: str, address: int) -> bool:
-        self.addresses[name] = address
-        return "set_tensor_address" not in self.fails and address != 0
-
-    def execute_async_v3(self, stream: int) -> bool:
-        if "execute_async_v3" in self.fails or stream != 7:
-            return False
-        feed = {}
-        for name in self.ins:
-            flat = (ctypes.c_float * int(np.prod(self.shapes[name]))).from_address(self.addresses[name])
-            feed[name] = np.frombuffer(flat, np.float32).reshape(self.shapes[name])
-        for name, result in zip(self.outs, self.session.run(list(self.outs), feed)):
-            ctypes.memmove(self.addresses[name], result.ctypes.data, result.nbytes)
-        return True
-
-
-def fake_tensorrt(onnx_dir: Path, fails: set[str]) -> types.ModuleType:
-    """A module with what :class:`edge_ad.engines.trt.Engine` calls; a plan's bytes are the name of a graph."""
-    module: Any = types.ModuleType("tensorrt_rtx")
-    module.__version__ = VERSION
-    severity = types.SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2)
-    module.ILogger = type("ILogger", (), {"Severity": severity, "__init__": lambda self: None})
-    module.TensorIOMode = types.SimpleNamespace(INPUT="INPUT", OUTPUT="OUTPUT")
-
-    class Runtime:
-        loaded: list[bytes] = []
-
-        def __init__(self, logger: Any) -> None:
-            self.logger = logger
-
-        def deserialize_cuda_engine(self, plan: bytes) -> FakeEngine | None:
-            Runtime.loaded.append(plan)
-            if "deserialize_cuda_engine" in fails:
-                self.logger.log(severity.ERROR, "Version tag does not match\nNote: current 5, serialized 4")
-                return None
-            return FakeEngine(onnx_dir / f"{plan.decode()}.onnx", fails)
-
-    module.Runtime = Runtime
+def fake_tensorrt(world: doubles.World, name: str, version: str) -> types.ModuleType:
+    """A module of the doubles; its ``world`` belongs to one test."""
+    module: Any = types.ModuleType(name)
+    module.__version__, module.world = version, world
+    for key, value in vars(doubles).items():
+        if isinstance(value, type) and value is not doubles.World:
+            setattr(module, key, value)
+    module.Builder = type("Builder", (doubles.Builder,), {"__slots__": (), "world": world})
+    module.Runtime = type("Runtime", (doubles.Runtime,), {"__slots__": (), "world": world})
     return module  # type: ignore[no-any-return]
 
 
-def install(monkeypatch: pytest.MonkeyPatch, onnx_dir: Path, fails: set[str]) -> tuple[FakeDriver, Any]:
-    """Put a fake device, driver and TensorRT-RTX in place for one test."""
+def install(
+    monkeypatch: pytest.MonkeyPatch,
+    onnx_dir: Path,
+    fails: set[str],
+    package: str = "tensorrt_rtx",
+    version: str = VERSION,
+) -> tuple[FakeDriver, Any]:
+    """Put a fake device, driver and TensorRT in place for one test."""
     driver = FakeDriver()
-    package: Any = types.ModuleType("pycuda")
-    package.driver = driver
-    module = fake_tensorrt(onnx_dir, fails)
-    monkeypatch.setitem(sys.modules, "pycuda", package)
+    pycuda: Any = types.ModuleType("pycuda")
+    pycuda.driver = driver
+    pycuda.__spec__ = ModuleSpec("pycuda", None)
+    module = fake_tensorrt(doubles.World(onnx_dir, fails), package, version)
+    monkeypatch.setitem(sys.modules, "pycuda", pycuda)
     monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
+    monkeypatch.setitem(sys.modules, package, module)
     monkeypatch.setattr(cuda, "find_device", lambda: cuda.Device("Fake GPU", CAPABILITY, 8 << 30))
     return driver, module

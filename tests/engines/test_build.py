@@ -19,11 +19,13 @@ from onnx import helper
 
 from edge_ad.bundle import Bundle, GraphSpec, TensorSpec, add_files, open_bundle, pack
 from edge_ad.engines import build, build_engines, read_sidecar, trt
-from edge_ad.engines.build import parse_capability
+from edge_ad.engines.targets import parse_capability
 from edge_ad.errors import EdgeAdError
 from edge_ad.files import sha256
 from edge_ad.runtime import cuda
 from tests.bundles import mlp, model_bytes, tiny_bundle
+
+pytestmark = pytest.mark.usefixtures("no_kernels")
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="the package tensorrt_rtx is not installed"
@@ -224,6 +226,7 @@ def test_a_kill_while_building_leaves_no_engine(bundle: Bundle, tmp_path: Path, 
         from pathlib import Path
         from edge_ad.bundle import open_bundle
         from edge_ad.engines import build
+        build.add_kernels = lambda *args: None
         real, calls = build.trt.build_plan, []
         def slow(*args, **kwargs):
             calls.append(1)
