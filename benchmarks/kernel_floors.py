@@ -1,0 +1,71 @@
+"""Bytes and operations of the point and image kernels for one frame, and the floors they imply. Counted, not timed.
+
+    .venv/bin/python benchmarks/kernel_floors.py                 # the paper's sizes, every pixel of 224 x 224 valid
+    .venv/bin/python benchmarks/kernel_floors.py --share 0.33    # a foreground of a third
+
+The cloud is a wavy surface with the noise of a depth camera; what sampling and grouping touch is counted on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+import numpy as np
+
+from edge_ad.presets import load_preset
+from edge_ad.runtime.kernels.cost import DEVICES, Problem, costs, grouping_work, interpolation_work, sampling_work
+from edge_ad.runtime.kernels.launch import smoothing, tile_buckets
+from edge_ad.runtime.pointops import farthest_point_sample
+
+
+def surface(size: int, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 3) float32 points and (size, size) int32 rank of a disc that covers ``share`` of the grid."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size].astype(np.float32)
+    z = 0.5 + 0.02 * np.sin(x / 17) * np.cos(y / 13) + rng.normal(0, 3e-4, x.shape)
+    valid = (x - size / 2) ** 2 + (y - size / 2) ** 2 <= share * size * size / np.pi if share < 1 else x >= 0
+    xyz = np.stack([(x - size / 2) * 1e-3, (y - size / 2) * 1e-3, z], axis=-1).astype(np.float32)
+    rank = np.full((size, size), -1, np.int32)
+    rank[valid] = np.arange(int(valid.sum()))
+    return np.ascontiguousarray(xyz[valid]), rank
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--share", type=float, default=1.0, help="share of the sample grid that is valid")
+    parser.add_argument("--groups", type=int, default=1024)
+    parser.add_argument("--k", type=int, default=32)
+    given = parser.parse_args()
+    size, height, width = 224, 480, 640
+    points, rank = surface(size, given.share)
+    buckets = tile_buckets(size)
+    sampling = sampling_work(points, buckets, given.groups, rank, size)
+    centers = points[farthest_point_sample(points, given.groups)]
+    grouping = grouping_work(points, centers, given.k, buckets, rank, size)
+    problem = Problem(height, width, width, size, len(points), given.groups, given.k)
+    filters = smoothing(replace(load_preset("paper").fusion, smoothing="box-cascade"))
+    interpolation = interpolation_work(points, centers, buckets, rank, size)
+    print(
+        f"{len(points)} valid points of {size} x {size}, {given.groups} groups of {given.k}, {width} x {height} camera"
+    )
+    every = len(points) * (given.groups - 1)
+    print(f"sampling reads {sampling.slots / 1e6:.2f} million slots ({sampling.slots / every:.1%} of all distances)")
+    print(f"grouping reads {grouping.slots / 1e6:.2f} million slots ({grouping.slots / every:.1%} of all distances)")
+    share = interpolation.slots / every
+    print(f"interpolation by buckets compares {interpolation.slots / 1e6:.2f} million pairs ({share:.1%} of all)")
+    names = " | ".join(f"{d.name} ms" for d in DEVICES)
+    print(f"\n| kernel | MB | million operations | {names} |\n|---|---|---|{'---|' * len(DEVICES)}")
+    totals = [0.0] * len(DEVICES)
+    for cost in costs(problem, buckets, sampling, grouping, interpolation, filters):
+        floors = [cost.floor_ms(d) for d in DEVICES]
+        if cost.kernel != "three_nearest":  # the other one of the two is launched
+            totals = [a + b for a, b in zip(totals, floors, strict=True)]
+        text = " | ".join(f"{f:.4f}" for f in floors)
+        operations = (cost.operations + cost.float64) / 1e6
+        print(f"| {cost.kernel} | {cost.bytes / 1e6:.2f} | {operations:.2f} | {text} |")
+    print(f"| all | | | {' | '.join(f'{t:.3f}' for t in totals)} |")
+
+
+if __name__ == "__main__":
+    main()

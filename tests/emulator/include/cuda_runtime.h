@@ -1,0 +1,1 @@
+// The emulator brings what this header of CUDA declares.
