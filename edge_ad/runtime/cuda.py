@@ -10,9 +10,11 @@ The memory and stream half needs a GPU to run: without one its tests (marker ``g
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,16 @@ def _driver() -> Any:
     return None
 
 
+def available_bytes() -> int:
+    """Bytes of host memory that new programs may take; 0 where the kernel does not say."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(found[1]) << 10 if found else 0
+
+
 def find_device() -> Device | None:
     """The first CUDA device, or None where there is no driver or no GPU."""
     cuda = _driver()
@@ -58,6 +70,14 @@ def find_device() -> Device | None:
     if any(calls):
         return None
     return Device(name.value.decode(errors="replace"), (major.value, minor.value), int(total.value))
+
+
+def driver_version() -> int:
+    """The newest CUDA version that the installed driver supports, e.g. 13000; 0 without a driver."""
+    cuda, number = _driver(), ctypes.c_int()
+    if cuda is None or cuda.cuDriverGetVersion(ctypes.byref(number)) != 0:
+        return 0
+    return number.value
 
 
 def require_device(what: str) -> Device:
@@ -142,6 +162,14 @@ class CudaContext:
             yield
         finally:
             self.driver.Context.pop()
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes (free, total) of the device. On a Jetson, whose GPU shares the board's memory, page cache that the
+        kernel would give back counts as free."""
+        free, total = self.driver.mem_get_info()
+        if Path("/etc/nv_tegra_release").exists():
+            free = max(free, available_bytes())
+        return int(free), int(total)
 
     def buffer(self) -> Buffer:
         """A new, empty device buffer."""

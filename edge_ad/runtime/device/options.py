@@ -1,0 +1,61 @@
+"""What the device pipeline takes and gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edge_ad.errors import EdgeAdError
+from edge_ad.frame import F32, U8, Bool, SampleTransform
+
+STAGES = (
+    ("device points", "points begin", "points end"),
+    ("device point encoder", "points end", "point encoder end"),
+    ("device rgb encoder", "rgb begin", "rgb end"),
+    ("device tokens + score + map", "joined", "end"),
+    ("device total", "points begin", "end"),
+)
+"""Stage, and the marks between which it runs."""
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """How the pipeline works.
+
+    score : ``fused`` (kernels) or ``plan`` (the score plan; the only one for ``cfm``). half : FP16 storage of tables
+    and operands in ``fused``. slots : parts in flight. graphs : record CUDA graphs. distances : fetch every pixel's
+    distances (calibration wants them, inspection does not). timing : time the stages by events.
+    """
+
+    score: str = "fused"
+    half: bool = False
+    slots: int = 2
+    graphs: bool = True
+    distances: bool = False
+    timing: bool = True
+
+    def __post_init__(self) -> None:
+        if self.score not in ("fused", "plan"):
+            raise EdgeAdError(f"device score '{self.score}'", "fused or plan")
+        if self.slots < 1:
+            raise EdgeAdError(f"{self.slots} slots", "at least 1")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A part that the device cuts from the camera's images. foreground : (H, W) bool."""
+
+    colour: U8
+    xyz: F32
+    foreground: Bool
+    transform: SampleTransform
+
+
+@dataclass(frozen=True)
+class DeviceScore:
+    """What comes back: smoothed map (S, S), class number, mean distance to its anchor (NaN without text)."""
+
+    map: F32
+    class_index: int
+    anchor_distance: float
+    distances: dict[str, F32] = field(default_factory=dict)
+    times_ms: dict[str, float] = field(default_factory=dict)

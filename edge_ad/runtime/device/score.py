@@ -1,0 +1,262 @@
+"""The scoring stage on the device: tables to distances, fused (kernels) or through the score plan."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from edge_ad.runtime.device.api import Memory, Stream
+from edge_ad.runtime.device.buffers import Arena, View
+from edge_ad.runtime.device.kernels import KernelSet, warps
+from edge_ad.runtime.device.networks import Network, run
+from edge_ad.runtime.device.sizes import Sizes
+from edge_ad.runtime.device.slot import Slot
+from edge_ad.runtime.device.weights import Layer, ScoreWeights, TextLayer
+from edge_ad.runtime.kernels.launch import Launch, per_thread
+from edge_ad.runtime.kernels.score_reference import axis_taps
+
+AUTO_PIXELS = 1024
+"""As ``runtime.detector.AUTO_PIXELS``; a test holds them together."""
+CHUNK = 8192
+"""Rows of the products at a time."""
+PLAN_ROWS = 4096
+"""Rows that one run of the score plan takes."""
+ALIGNED = 256
+TEXT = ("text_rgb", "text_3d")
+
+
+class Score(Protocol):
+    """Queues the distances of a part's valid pixels."""
+
+    recordable: bool
+
+    def enqueue(self, slot: Slot, stream: Stream, auto: bool, count: int) -> None:
+        """Write ``slot.distances``; with ``auto`` also the class and ``slot.means``. count : valid pixels."""
+
+
+class Taps:
+    """Arguments of the kernels for interpolation: bilinear tables, and a list of pixels with their near centres."""
+
+    def __init__(self, arena: Arena, sizes: Sizes, stream: Stream) -> None:
+        low, share = axis_taps(sizes.size, sizes.grid)
+        self.low, self.share = arena.constant(low, stream), arena.constant(share, stream)
+        self.size, self.grid = sizes.size, sizes.grid
+        self.some_pixels = arena.device((AUTO_PIXELS,), np.int32)
+        self.some_near, self.some_weight = arena.device((AUTO_PIXELS, 3), np.int32), arena.device((AUTO_PIXELS, 3))
+        self.some_count = arena.device((1,), np.int32)
+
+    def colour(self, pixels: Memory) -> tuple[Memory, Memory, Memory, int, int]:
+        """Arguments pixel, low, share, size, grid."""
+        return pixels, self.low, self.share, self.size, self.grid
+
+    def draw(self, kernels: KernelSet, slot: Slot, stream: Stream) -> None:
+        """Choose the pixels on which classes are compared."""
+        kernels.run("score_subset", per_thread(AUTO_PIXELS), stream, slot.pixels, slot.near, slot.weight, slot.count,
+                    AUTO_PIXELS, self.some_pixels, self.some_near, self.some_weight, self.some_count)  # fmt: skip
+
+
+class _Layer:
+    """A second layer on the device, padded for the products."""
+
+    def __init__(self, layer: Layer, half: bool, arena: Arena, stream: Stream) -> None:
+        self.column, self.hidden, self.rank = layer.column, layer.hidden, layer.rank
+        self.stride = -(-layer.hidden // 32) * 32
+        weight = np.zeros((layer.rank, self.stride), np.float16 if half else np.float32)
+        weight[:, : layer.hidden] = layer.weight
+        self.weight, self.bias = arena.constant(weight, stream), arena.constant(layer.bias, stream)
+
+
+class _Text(_Layer):
+    def __init__(self, text: TextLayer, half: bool, arena: Arena, stream: Stream) -> None:
+        super().__init__(text.layer, half, arena, stream)
+        self.anchors, self.rest = arena.constant(text.anchors, stream), arena.constant(text.rest, stream)
+
+
+class FusedScore:
+    """GACM by one kernel; the MLPs by operand, product (our own, on the tensor cores in FP16) and distance kernels.
+
+    half : tables, operands and weights in FP16 storage; sums, LayerNorm and distances stay float32. whole_text : text
+        terms of every pixel (beta > 0); else on the pixels of ``auto`` alone, for the distance to the anchor.
+    """
+
+    recordable = True
+
+    def __init__(
+        self,
+        weights: ScoreWeights,
+        kernels: KernelSet,
+        arena: Arena,
+        sizes: Sizes,
+        taps: Taps,
+        half: bool,
+        whole_text: bool,
+        stream: Stream,
+    ) -> None:
+        w = self._w = weights
+        self._kernels, self._s, self._half, self._kind = kernels, sizes, half, "f16" if half else "f32"
+        self._taps = taps
+        self._gamma, self._beta = arena.constant(w.gamma, stream), arena.constant(w.beta, stream)
+        self._to_rgb = _Layer(w.points_to_rgb, half, arena, stream)
+        text = w.text or ()
+        self._text = [_Text(t, half, arena, stream) for t in text]
+        self._whole_text = whole_text
+        layers = [self._to_rgb, *self._text]
+        self._chunk = min(CHUNK, sizes.pixels)
+        rows = max(self._chunk, AUTO_PIXELS)
+        self._operand = arena.device((rows, max(x.stride for x in layers)), np.uint16 if half else np.float32)
+        self._mapped = arena.device((rows, max(x.rank for x in layers)))
+
+    def enqueue(self, slot: Slot, stream: Stream, auto: bool, count: int) -> None:
+        """See :class:`Score`. The number of pixels is taken from the device."""
+        rgb, points = slot.rgb_table, slot.point_table
+        if slot.rgb_half is not None and slot.point_half is not None:
+            for table, packed in ((rgb, slot.rgb_half), (points, slot.point_half)):
+                many = table.nbytes // 4
+                self._kernels.run("score_pack", per_thread(min(many, 1 << 18)), stream, table, np.int64(many), packed,
+                                  slot.overflow)  # fmt: skip
+            rgb, points = slot.rgb_half, slot.point_half
+        if self._text and (auto or not self._whole_text):
+            self._compare(slot, rgb, points, stream, auto)
+        self._gacm(slot, rgb, points, stream)
+        for first in range(0, self._s.pixels, self._chunk):
+            here = slot.count, first, min(self._chunk, self._s.pixels - first)
+            self._mlp(self._to_rgb, points, self._near(slot), here, slot, stream)
+            shared = 4 * self._w.dim_rgb * 4
+            self._kernels.run(f"score_distance_rgb_{self._kind}", Launch(warps(here[2]), 128, shared), stream, rgb,
+                              self._s.rgb_width, self._w.dim_rgb, *self._taps.colour(slot.pixels), *here, self._mapped,
+                              self._to_rgb.rank, self._to_rgb.rank, slot.distances["rgb"])  # fmt: skip
+            if not self._whole_text:
+                continue
+            for name, layer, table, taps in self._text_terms(slot, rgb, points):
+                self._mlp(layer, table, taps, here, slot, stream)
+                self._kernels.run("score_distance_anchor", Launch(warps(here[2]), 128), stream, layer.anchors,
+                                  layer.rest, slot.class_index, layer.rank, self._mapped, layer.rank, *here,
+                                  slot.distances[name])  # fmt: skip
+
+    def _near(self, slot: Slot) -> tuple[str, tuple[Memory, ...]]:
+        return "points", (slot.near, slot.weight)
+
+    def _text_terms(
+        self, slot: Slot, rgb: Memory, points: Memory
+    ) -> list[tuple[str, _Text, Memory, tuple[str, tuple[Memory | int, ...]]]]:
+        if not self._text:
+            return []
+        return [
+            (TEXT[0], self._text[0], rgb, ("rgb", self._taps.colour(slot.pixels))),
+            (TEXT[1], self._text[1], points, self._near(slot)),
+        ]
+
+    def _gacm(self, slot: Slot, rgb: Memory, points: Memory, stream: Stream) -> None:
+        w, s = self._w, self._s
+        launch = Launch(warps(s.pixels), 128, 4 * 2 * w.dim_points * 4)
+        self._kernels.run(f"score_gacm_{self._kind}", launch, stream, rgb, s.rgb_width, points, s.point_width,
+                          *self._taps.colour(slot.pixels), slot.near, slot.weight, w.dim_rgb, w.dim_points, self._gamma,
+                          self._beta, w.epsilon, slot.count, 0, s.pixels, slot.distances["3d"])  # fmt: skip
+
+    def _mlp(
+        self,
+        layer: _Layer,
+        table: Memory,
+        taps: tuple[str, tuple[Memory | int, ...]],
+        rows: tuple[Memory | View, int, int],
+        slot: Slot,
+        stream: Stream,
+    ) -> None:
+        """Operand and product of some rows: ``self._mapped``, (rows, rank)."""
+        which, arguments = taps
+        width = self._s.rgb_width if which == "rgb" else self._s.point_width
+        self._kernels.run(f"score_operand_{which}_{self._kind}", Launch(warps(rows[2]), 128), stream, table, width,
+                          layer.column, layer.hidden, 1, *arguments, *rows, self._operand, layer.stride,
+                          slot.overflow)  # fmt: skip
+        grid = (-(-layer.rank // 64), -(-rows[2] // 64))
+        self._kernels.run(f"score_product_{self._kind}", Launch(grid, 128 if self._half else 256), stream,
+                          self._operand, layer.stride, layer.weight, layer.stride, layer.bias, self._mapped, layer.rank,
+                          *rows, layer.rank, layer.stride, 1)  # fmt: skip
+
+    def _compare(self, slot: Slot, rgb: Memory, points: Memory, stream: Stream, auto: bool) -> None:
+        """Mean distance of some pixels to every anchor; with ``auto`` the nearest becomes the class."""
+        t = self._taps
+        t.draw(self._kernels, slot, stream)
+        rows = t.some_count, 0, AUTO_PIXELS
+        terms = ((self._text[0], rgb, ("rgb", t.colour(t.some_pixels))),
+                 (self._text[1], points, ("points", (t.some_near, t.some_weight))))  # fmt: skip
+        for k, (layer, table, taps) in enumerate(terms):
+            self._mlp(layer, table, taps, rows, slot, stream)
+            self._kernels.run("score_class_means", Launch((self._s.classes, 1), 256), stream, layer.anchors, layer.rest,
+                              layer.rank, self._mapped, layer.rank, t.some_count, k, slot.means)  # fmt: skip
+        if auto:
+            self._kernels.run("score_choose_class", Launch((1, 1), 1), stream, slot.means, self._s.classes,
+                              slot.class_index, slot.plan_index)  # fmt: skip
+
+
+class PlanScore:
+    """Interpolated rows by one kernel, everything else by the score plan, in chunks: any mapper, any precision."""
+
+    recordable = False
+
+    def __init__(
+        self,
+        network: Network,
+        kernels: KernelSet,
+        arena: Arena,
+        sizes: Sizes,
+        taps: Taps,
+        stream: Stream,
+        whole_text: bool,
+    ) -> None:
+        self._network, self._kernels, self._s, self._whole_text = network, kernels, sizes, whole_text
+        self._taps = taps
+        self.rows = min(PLAN_ROWS, sizes.pixels)
+        self._rgb = arena.device((self.rows, sizes.rgb_width))
+        self._points = arena.device((self.rows, sizes.point_width))
+        self._names = tuple(t.name for t in network.outputs)
+        # One class index every 256 bytes: TensorRT wants its tensors so aligned.
+        self._classes = arena.constant(np.repeat(np.arange(sizes.classes, dtype=np.int64), ALIGNED // 8), stream)
+        self._some = {name: arena.device((self.rows,)) for name in self._names}
+
+    def enqueue(self, slot: Slot, stream: Stream, auto: bool, count: int) -> None:
+        """See :class:`Score`."""
+        t = self._taps
+        has_text = TEXT[0] in self._names
+        if has_text and (auto or not self._whole_text):
+            t.draw(self._kernels, slot, stream)
+            rows = min(self.rows, AUTO_PIXELS)
+            self._interpolate(slot, t.some_pixels, t.some_near, t.some_weight, t.some_count, 0, rows, stream)
+            for c in range(self._s.classes):
+                self._run(View(self._classes, ALIGNED * c, 8), {n: (d, 0) for n, d in self._some.items()}, rows, stream)
+                self._kernels.run("score_anchor_mean", Launch((1, 1), 256), stream, self._some[TEXT[0]],
+                                  self._some[TEXT[1]], t.some_count, View(slot.means, 8 * c, 8))  # fmt: skip
+            if auto:
+                self._kernels.run("score_choose_class", Launch((1, 1), 1), stream, slot.means, self._s.classes,
+                                  slot.class_index, slot.plan_index)  # fmt: skip
+        for first in range(0, count, self.rows):
+            self._interpolate(slot, slot.pixels, slot.near, slot.weight, slot.count, first, self.rows, stream)
+            self._run(slot.plan_index, {n: (slot.distances[n], 4 * first) for n in self._names}, self.rows, stream)
+
+    def _interpolate(
+        self,
+        slot: Slot,
+        pixels: Memory,
+        near: Memory,
+        weight: Memory,
+        total: Memory | View,
+        first: int,
+        rows: int,
+        stream: Stream,
+    ) -> None:
+        for which, table, width, taps, out in (
+            ("rgb", slot.rgb_table, self._s.rgb_width, self._taps.colour(pixels), self._rgb),
+            ("points", slot.point_table, self._s.point_width, (near, weight), self._points),
+        ):
+            self._kernels.run(f"score_operand_{which}_f32", Launch(warps(rows), 128), stream, table, width, 0, width, 0,
+                              *taps, total, first, rows, out, width, slot.overflow)  # fmt: skip
+
+    def _run(self, index: Memory | View, outputs: dict[str, tuple[Memory, int]], rows: int, stream: Stream) -> None:
+        inputs: dict[str, tuple[tuple[int, ...], Memory | View]] = {
+            "rgb_rows": ((rows, self._s.rgb_width), self._rgb),
+            "point_rows": ((rows, self._s.point_width), self._points),
+        }
+        if any(t.name == "class_index" for t in self._network.inputs):
+            inputs["class_index"] = ((1,), index)
+        run(self._network, inputs, {n: ((rows,), View(d, at, 4 * rows)) for n, (d, at) in outputs.items()}, stream)

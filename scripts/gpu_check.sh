@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Everything that needs a real GPU, in one command, with or without network:
+#   scripts/gpu_check.sh [--wheels FOLDER] [--bundle BUNDLE] [--out FOLDER] [--no-sanitizer] [--no-benchmarks]
+#
+# Makes an environment of its own, runs the GPU tests, runs the kernels under compute-sanitizer where it is installed, runs
+# the benchmarks, and leaves all of it in a report folder. Without network give the folder that scripts/gpu_wheels.sh made
+# (nothing is downloaded then). Needs an NVIDIA driver, g++ and nvcc (PyCUDA compiles, kernels compile for this GPU). Without
+# a bundle the tests make a small one, which needs torch. On a Jetson TensorRT is JetPack's own.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+wheels="" bundle="" out="gpu-report" sanitizer=1 benchmarks=1
+while [ $# -gt 0 ]; do
+    case $1 in
+        --wheels) wheels=$(cd "${2:?a folder}" && pwd); shift ;;
+        --bundle) bundle=$(cd "${2:?a bundle}" && pwd); shift ;;
+        --out) out=${2:?a folder}; shift ;;
+        --no-sanitizer) sanitizer=0 ;;
+        --no-benchmarks) benchmarks=0 ;;
+        -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        *) echo "error: unknown option '$1'; see scripts/gpu_check.sh --help" >&2; exit 2 ;;
+    esac
+    shift
+done
+fail() { echo "error: $1" >&2; exit 1; }
+ls /dev/nvidia[0-9]* /dev/nvhost-gpu /dev/nvgpu >/dev/null 2>&1 || fail "no NVIDIA GPU is visible; run this on a CUDA machine"
+command -v g++ >/dev/null || fail "g++ is missing; install it: apt-get install g++"
+cuda=${CUDA_HOME:-/usr/local/cuda}
+command -v nvcc >/dev/null || PATH="$cuda/bin:$PATH"
+command -v nvcc >/dev/null || fail "nvcc is missing; install the CUDA toolkit (JetPack: apt install nvidia-cuda) or set CUDA_HOME"
+mkdir -p "$out"
+venv=.venv-gpu
+site=""
+[ -e /etc/nv_tegra_release ] && site=--system-site-packages # JetPack's TensorRT lies there
+[ -x $venv/bin/python ] || "${PYTHON:-python3}" -m venv $site $venv
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+from=()
+[ -n "$wheels" ] && from=(--no-index --find-links "$wheels")
+pip install --quiet "${from[@]}" --upgrade pip setuptools wheel
+pip install --quiet "${from[@]}" numpy pytest hypothesis pytools platformdirs mako
+pip install --quiet "${from[@]}" --no-build-isolation -e .
+"$venv/bin/python" -c 'import pycuda' 2>/dev/null ||
+    CUDA_ROOT=$(dirname "$(dirname "$(command -v nvcc)")") pip install --quiet "${from[@]}" --no-build-isolation 'pycuda>=2024.1'
+if [ -z "$site" ]; then # one of them is enough; the tests say which is missing
+    for extra in tensorrt tensorrt-rtx; do
+        { [ -n "$wheels" ] && ! ls "$wheels" | grep -qi "^${extra/-/[-_]}[-_]"; } || pip install --quiet "${from[@]}" "$extra" || true
+    done
+fi
+if [ -z "$bundle" ]; then
+    "$venv/bin/python" -c 'import torch, onnx, onnxsim' 2>/dev/null || pip install --quiet "${from[@]}" torch onnx onnxsim onnxscript safetensors ||
+        fail "no torch to make a bundle with; name one: --bundle FOLDER"
+fi
+export EDGE_AD_GPU_BUNDLE=$bundle
+"$venv/bin/edge-ad" doctor --json >"$out/doctor.json"
+echo "== GPU tests"
+status=0
+"$venv/bin/python" -m pytest tests/gpu -m gpu -p no:cacheprovider 2>&1 | tee "$out/tests.txt" || status=$?
+if [ $sanitizer = 1 ] && command -v compute-sanitizer >/dev/null; then
+    for tool in memcheck racecheck synccheck; do
+        echo "== compute-sanitizer $tool"
+        compute-sanitizer --tool $tool --error-exitcode 9 "$venv/bin/python" -m pytest tests/gpu/test_kernels.py -m gpu -q \
+            -p no:cacheprovider 2>&1 | tee "$out/sanitizer-$tool.txt" || status=$?
+    done
+fi
+if [ $benchmarks = 1 ]; then
+    echo "== benchmarks"
+    "$venv/bin/python" benchmarks/gpu_kernels.py --json "$out/kernels.json" | tee "$out/kernels.md" || status=$?
+    if [ -n "$bundle" ]; then
+        "$venv/bin/python" benchmarks/gpu_pipeline.py "$bundle" --json "$out/pipeline.json" | tee "$out/pipeline.md" || status=$?
+    fi
+fi
+echo "== report in $out, exit code $status"
+exit $status
