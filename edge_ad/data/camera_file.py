@@ -127,3 +127,19 @@ def read_camera(path: Path) -> tuple[Intrinsics, float]:
         said = f"depth_aligned_to = {aligned!r}" if "depth_aligned_to" in data else "no depth_aligned_to"
         raise InvalidFrame(f"{path}: {said}", "'color'", "record depth aligned to the colour picture")
     return intrinsics, scale
+
+
+def cameras_of(root: Path) -> list[dict[str, Any]]:
+    """What the camera files under ``root`` tell of the cameras (name, serial, settings, the preset's hash), each once.
+
+    Files that say nothing or cannot be read are passed by: reading the frames tells what is wrong with them.
+    """
+    found: list[dict[str, Any]] = []
+    for path in sorted(p for pattern in ("camera*.json", "*.camera.json") for p in root.rglob(pattern)):
+        try:
+            about = read_json_object(path).get("camera")
+        except InvalidFrame:
+            continue
+        if isinstance(about, dict) and about not in found:
+            found.append(about)
+    return found

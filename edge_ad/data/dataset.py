@@ -48,14 +48,19 @@ class Item:
         return self.read_truth()
 
 
+SCENE_FILE = "scene.json"
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """Items of one folder, in natural order. ``rois`` maps a class to the file of its region of interest."""
+    """Items of one folder, in natural order. ``rois`` maps a class to the file of its region of interest, ``scenes`` to
+    what ``edge-ad calibrate scene`` wrote about its camera."""
 
     root: Path
     layout: str
     items: tuple[Item, ...]
     rois: Mapping[str, Path] = field(default_factory=dict)
+    scenes: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -156,6 +161,7 @@ def open_dataset(root: str | Path, layout: str = "auto", class_name: str | None 
         reader = _layouts((name,))[name]
         items: list[Item] = []
         rois: dict[str, Path] = {}
+        scenes: dict[str, Path] = {}
         for folder in (folder for _, folder in found):
             its_class = (class_name or root.resolve().name or "part") if folder == root else folder.name
             if class_name is not None and its_class != class_name:
@@ -164,6 +170,9 @@ def open_dataset(root: str | Path, layout: str = "auto", class_name: str | None 
             roi = next((p for p in (folder / "roi.png", root / "roi.png") if p.is_file()), None)
             if roi is not None:
                 rois[its_class] = roi
+            scene = next((p for p in (folder / SCENE_FILE, root / SCENE_FILE) if p.is_file()), None)
+            if scene is not None:
+                scenes[its_class] = scene
     except OSError as e:
         raise EdgeAdError(f"{e.filename or root} cannot be read ({e.strerror})", "a readable folder") from None
     if class_name is not None and not items:
@@ -171,7 +180,7 @@ def open_dataset(root: str | Path, layout: str = "auto", class_name: str | None 
         raise EdgeAdError(f"no class '{class_name}' in {root}", f"one of: {classes}")
     if not items:
         raise EdgeAdError(f"no samples in {root} (its folders are empty)", _HELP)
-    return Dataset(root, name, tuple(items), rois)
+    return Dataset(root, name, tuple(items), rois, scenes)
 
 
 def _find(root: Path, names: tuple[str, ...]) -> list[tuple[str, Path]]:

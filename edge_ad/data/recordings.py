@@ -6,7 +6,7 @@ Flat (``FOLDER/NAME.*``; a ``NAME.mask.png`` makes a sample a test sample) or ne
 
 from __future__ import annotations
 
-from functools import partial
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ class Recordings:
                             split=split,
                             defect=kind.name,
                             source=kind / (stem + COLOUR),
-                            read_frame=partial(read_recording, kind, stem, name, class_name, places),
-                            read_truth=partial(
+                            read_frame=functools.partial(read_recording, kind, stem, name, class_name, places),
+                            read_truth=functools.partial(
                                 read_truth, kind / (stem + COLOUR), _mask(kind, stem), kind.name == "good"
                             ),
                         )
@@ -51,10 +51,15 @@ class Recordings:
         return items
 
 
+def partial(folder: Path, stem: str) -> Path:
+    """The mark of a recording that is still being written, or whose writer was killed."""
+    return folder / f".{stem}.partial"
+
+
 def _stems(folder: Path) -> list[str]:
     # A recording with one of its two files is listed: reading it says which one is missing.
     both = files_by_stem(folder, (COLOUR,)).keys() | files_by_stem(folder, (DEPTH,)).keys()
-    return sorted(both, key=natural_key)
+    return sorted((stem for stem in both if not partial(folder, stem).exists()), key=natural_key)
 
 
 def _mask(folder: Path, stem: str) -> Path | None:
@@ -72,13 +77,13 @@ def _flat_item(folder: Path, stem: str, class_name: str, root: Path) -> Item:
         split="train" if mask is None else "test",
         defect="good" if mask is None else defect_of_mask(mask),
         source=folder / (stem + COLOUR),
-        read_frame=partial(read_recording, folder, stem, name, class_name, (folder, root)),
-        read_truth=partial(read_truth, folder / (stem + COLOUR), mask, False),
+        read_frame=functools.partial(read_recording, folder, stem, name, class_name, (folder, root)),
+        read_truth=functools.partial(read_truth, folder / (stem + COLOUR), mask, False),
     )
 
 
 def _times(folder: Path, stem: str) -> dict[str, Any]:
-    """Timestamps and clock from ``STEM.json``, when there is one."""
+    """Timestamps, clock and metadata from ``STEM.json``, when there is one."""
     path = folder / f"{stem}.json"
     if not path.is_file() or path.name == "camera.json" or path.name.startswith("camera_"):
         return {}
@@ -92,6 +97,9 @@ def _times(folder: Path, stem: str) -> dict[str, Any]:
     clock = data.get("clock", "none")
     if not isinstance(clock, str):
         raise InvalidFrame(f"{path}: clock = {clock!r}", "the name of a clock, e.g. 'hardware'")
+    metadata = data.get("metadata")
+    if isinstance(metadata, dict):
+        found["metadata"] = metadata
     return {**found, "clock": clock} if found else {}
 
 

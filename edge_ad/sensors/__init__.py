@@ -15,6 +15,14 @@ from edge_ad.sensors.uri import parse_uri
 SCHEMES: dict[str, str] = {
     "folder": "edge_ad.sensors.folder",
     "synthetic": "edge_ad.sensors.synthetic",
+    "belt": "edge_ad.sensors.belt",
+    "realsense": "edge_ad.sensors.realsense",
+    "rosbag": "edge_ad.sensors.rosbag",
+    "mcap": "edge_ad.sensors.mcap",
+    "opencv": "edge_ad.sensors.opencv_device",
+    "orbbec": "edge_ad.sensors.orbbec",
+    "oak": "edge_ad.sensors.oak",
+    "fault": "edge_ad.sensors.capture.fault",
 }
 """Scheme -> module with ``open_uri(uri: Uri) -> Camera``. Only the module of the scheme asked for is imported."""
 
@@ -50,7 +58,7 @@ class Camera(Protocol):
 
 
 def open_camera(uri: str) -> Camera:
-    """Open ``folder:DIR?split=test&loop=1`` or ``synthetic:CLASS?seed=0&frames=20&defects=0.3``.
+    """Open a camera by its URI, e.g. ``folder:DIR?split=test``, ``realsense:``, ``mcap:FILE`` (docs/cameras.md).
 
     Raises EdgeAdError for an unknown scheme or option, and whatever the camera finds amiss when it is opened.
     """
