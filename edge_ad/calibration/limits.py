@@ -72,8 +72,11 @@ def calibrate(
     precision: str = "fp32",
     jobs: int = 0,
     track: Callable[[Iterable[ScoredPart], int, str], Iterable[ScoredPart]] | None = None,
+    scored_with: tuple[Bundle, str] | None = None,
 ) -> LimitsReport:
     """Set the limits of every class that ``data`` has good parts of, and write them into the bundle.
+
+    ``scored_with``: another bundle and precision to score with (for FP16 the rounding twin), by default the same.
 
     Raises
     ------
@@ -89,6 +92,7 @@ def calibrate(
             "name another folder, or another --split",
         )
     preset = bundle.preset
+    scorer, scored_in = scored_with or (bundle, precision)
     found: list[ClassLimits] = []
     warnings: list[str] = []
     if split == "train":
@@ -100,7 +104,7 @@ def calibrate(
         # Refuse before the work rather than after it.
         threshold_for(np.zeros(len(items)), rate, class_name=name)
         parts = list(
-            score_items(bundle, items, backend=backend, precision=precision, class_name=name, jobs=jobs, track=track)
+            score_items(scorer, items, backend=backend, precision=scored_in, class_name=name, jobs=jobs, track=track)
         )
         usable = [p for p in parts if not p.error]
         warnings += [f"{p.item.name} was left out: {p.error}" for p in parts if p.error]

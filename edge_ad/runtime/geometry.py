@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edge_ad.errors import InvalidFrame
 from edge_ad.frame import F32, Bool, Frame, Intrinsics
+from edge_ad.runtime.inliers import count_inliers
 
 
 @lru_cache(maxsize=8)
@@ -45,7 +46,8 @@ def depth_to_xyz(depth: NDArray[np.generic], depth_scale_m: float, intrinsics: I
         )
     x, y = _rays(intrinsics)
     z = depth.astype(np.float32) * np.float32(depth_scale_m)
-    z[~np.isfinite(z) | (z < 0)] = 0
+    if not np.issubdtype(depth.dtype, np.unsignedinteger):
+        z[~np.isfinite(z) | (z < 0)] = 0
     xyz = np.empty((*z.shape, 3), dtype=np.float32)
     np.multiply(x, z, out=xyz[..., 0])
     np.multiply(y, z, out=xyz[..., 1])
@@ -71,7 +73,13 @@ def frame_xyz(frame: Frame) -> F32:
     elif frame.depth is not None:
         if frame.intrinsics is None:
             raise InvalidFrame("a depth image without intrinsics", "a camera.json beside the recording")
-        xyz = depth_to_xyz(frame.depth, frame.depth_scale_m, frame.intrinsics)
+        depth: NDArray[np.generic] | None = frame.depth
+        if frame.depth_intrinsics is not None:
+            from edge_ad.runtime.registration import registered
+
+            depth = registered(frame).depth
+        assert depth is not None
+        xyz = depth_to_xyz(depth, frame.depth_scale_m, frame.intrinsics)
     else:
         raise InvalidFrame("a frame with neither depth nor xyz", "one of them")
     if xyz.shape[:2] != frame.shape:
@@ -81,7 +89,8 @@ def frame_xyz(frame: Frame) -> F32:
             "both on one grid",
             "align depth to colour when recording",
         )
-    if not (xyz[..., 2] > 0).any():
+    # A few pixels tell of nearly every frame that it has depth; the whole is looked at only where they do not.
+    if not (xyz[::8, ::8, 2] > 0).any() and not (xyz[..., 2] > 0).any():
         raise InvalidFrame("no pixel has depth", "a depth image that is not all zero")
     return xyz
 
@@ -142,7 +151,7 @@ def fit_plane(points: F32, distance_m: float, iterations: int, seed: int = 0) ->
         raise InvalidFrame("the border's points lie on one line", "a supporting plane in view")
     normals = normals[good] / lengths[good, None]
     offsets = -(normals * triples[good, 0]).sum(axis=1)
-    counts = (np.abs(search @ normals.T + offsets) < distance_m).sum(axis=0)
+    counts = count_inliers(search, normals, offsets, distance_m)
     best = int(counts.argmax())
     inlier = np.abs(p @ normals[best] + offsets[best]) < distance_m
     normal, offset = normals[best], float(offsets[best])
@@ -150,7 +159,8 @@ def fit_plane(points: F32, distance_m: float, iterations: int, seed: int = 0) ->
         if inlier.sum() < 3:
             raise InvalidFrame("no plane fits the border's points", "a supporting plane in view")
         mean = p[inlier].mean(axis=0)
-        normal = np.linalg.eigh(np.cov((p[inlier] - mean).T))[1][:, 0]
+        centred = p[inlier] - mean
+        normal = np.linalg.eigh(centred.T @ centred)[1][:, 0]
         offset = -float(normal @ mean)
         inlier = np.abs(p @ normal + offset) < distance_m
     if offset < 0:  # the camera is the origin: its height is the offset

@@ -13,6 +13,8 @@ from edge_ad.errors import InvalidFrame
 from edge_ad.frame import F32, U8, Bool, Frame, Sample, SampleTransform
 from edge_ad.presets import Geometry
 from edge_ad.runtime.geometry import border_ring, clusters, fit_plane, frame_xyz
+from edge_ad.runtime.scene_check import SceneSetup, check, same_setup
+from edge_ad.runtime.tiles import divide, within
 
 CUT_OFF = "part cut off by the frame"
 PART_MARGIN, ROI_MARGIN = 0.04, 0.02
@@ -25,19 +27,23 @@ class Scene:
 
     roi : (H, W) bool, the region that is inspected, or None for all of it.
     expected_depth : (H, W) bool, pixels that have depth in >= 95 % of the good frames, or None.
+    setup : what ``edge-ad calibrate scene`` measured: the plane is then a test per pixel, and frames are held against
+    it.
     """
 
     roi: Bool | None = None
     expected_depth: Bool | None = None
+    setup: SceneSetup | None = None
 
 
 @dataclass(frozen=True)
 class Preprocessed:
-    """The samples of one frame, the cloud they were cut from, and notes for the result."""
+    """The samples of one frame, the cloud they were cut from, notes for the result, and why it is degraded, if so."""
 
     samples: tuple[Sample, ...]
     xyz: F32
     notes: tuple[str, ...] = ()
+    health: tuple[str, ...] = ()
 
 
 @dataclass
@@ -59,8 +65,9 @@ class Preprocessor:
         """
         g = self.geometry
         xyz = frame_xyz(frame)
-        scene = self.scenes.get(class_name or "", Scene())
-        usable = xyz[..., 2] > 0
+        scene = self.scene_of(class_name)
+        has_depth = xyz[..., 2] > 0
+        usable = has_depth.copy()
         if g.max_depth_m > 0:
             usable &= xyz[..., 2] <= g.max_depth_m
         inside = _same_size(scene.roi, frame, "region of interest")
@@ -77,8 +84,11 @@ class Preprocessor:
         notes: list[str] = []
         parts: list[tuple[Bool, Bool]] = []  # (foreground, outline), each (H, W)
         if g.background == "plane":
-            ring = xyz[border_ring(usable, g.border_share, inside)]
-            plane = fit_plane(ring, g.plane_distance_m, g.ransac_iterations)
+            if scene.setup is not None:  # fitted once, at calibration (METHOD section 1)
+                plane = scene.setup.plane
+            else:
+                ring = xyz[border_ring(usable, g.border_share, inside)]
+                plane = fit_plane(ring, g.plane_distance_m, g.ransac_iterations)
             above = usable & (plane.height(xyz) > g.plane_distance_m)
             found, small = clusters(above, usable, max(1, round(g.cluster_min_area * above.size)))
             if small:
@@ -92,18 +102,35 @@ class Preprocessor:
             parts = [(usable, inside if inside is not None else np.ones_like(usable))]
         expected = _same_size(scene.expected_depth, frame, "expected depth")
         samples = []
-        for foreground, outline in parts:
+        tiles = () if scene.setup is None else scene.setup.tiles
+        for foreground, outline, tile in divide(parts, tiles):
             if g.pose == "fixed":
-                lost = np.zeros_like(usable) if expected is None else expected & ~(xyz[..., 2] > 0)
+                lost = np.zeros_like(usable) if expected is None else expected & ~has_depth
                 lost = lost if inside is None else lost & inside
             else:
-                lost = outline & ~(xyz[..., 2] > 0)
+                lost = outline & ~has_depth
             if g.background == "none" and g.pose == "free":
                 lost = np.zeros_like(usable)  # without a part's outline nothing says where depth should be
-            transform = self._window(frame.shape, inside, foreground)
+            if tile is None:
+                transform = self._window(frame.shape, inside, foreground)
+            else:
+                lost &= outline | foreground if g.pose == "free" else within(tile, lost.shape)
+                transform = SampleTransform(tile[0], tile[1], tile[2] - tile[0], g.size, *frame.shape)
             cut_off = g.background == "plane" and inside is None and _touches_border(foreground)
+            if scene.setup is not None and g.background == "plane" and inside is not None and g.crop == "part":
+                cut_off = _touches_border(foreground) or bool((foreground & _rim(inside)).any())
             samples.append(self._cut(frame.colour, xyz, foreground, lost, transform, (CUT_OFF,) if cut_off else ()))
-        return Preprocessed(tuple(samples), xyz, tuple(notes))
+        health = () if scene.setup is None else check(scene.setup, frame, xyz)
+        return Preprocessed(tuple(samples), xyz, tuple(notes), health)
+
+    def scene_of(self, class_name: str | None) -> Scene:
+        """The class's scene; for ``auto`` the one that all classes share, as one camera has one plane."""
+        if class_name in self.scenes:
+            return self.scenes[class_name or ""]
+        setups = [scene.setup for scene in self.scenes.values()]
+        if setups and setups[0] is not None and all(s is not None and same_setup(s, setups[0]) for s in setups):
+            return next(iter(self.scenes.values()))
+        return Scene()
 
     def _window(self, shape: tuple[int, int], roi: Bool | None, foreground: Bool) -> SampleTransform:
         h, w = shape
@@ -176,6 +203,12 @@ def _bounds(mask: Bool) -> tuple[int, int, int, int]:
 
 def _touches_border(mask: Bool) -> bool:
     return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
+
+
+def _rim(region: Bool) -> Bool:
+    """The outermost pixels of a region."""
+    inner = cv2.erode(region.astype(np.uint8), np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return np.asarray(region & (inner == 0), dtype=np.bool_)
 
 
 def _same_size(mask: Bool | None, frame: Frame, what: str) -> Bool | None:
