@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,27 @@ class Intrinsics:
 
 
 @dataclass(frozen=True)
+class Extrinsics:
+    """Depth camera to colour camera: ``p_colour = rotation @ p_depth + translation``.
+
+    rotation : 3 x 3, row by row. translation : metres.
+    """
+
+    rotation: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    translation: tuple[float, ...] = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if len(self.rotation) != 9 or len(self.translation) != 3:
+            found = f"extrinsics: {len(self.rotation)} and {len(self.translation)} numbers"
+            raise EdgeAdError(found, "a rotation of 9 numbers, row by row, and a translation of 3, in metres")
+
+
+@dataclass(frozen=True)
 class Frame:
     """One moment as the camera gave it, colour and depth on the same pixel grid.
+
+    Depth that is still on the depth camera's own grid comes with ``depth_intrinsics`` and ``extrinsics``; it is then
+    (h, w) of its own and is registered to colour where the cloud is made.
 
     Attributes
     ----------
@@ -53,6 +73,9 @@ class Frame:
     colour_timestamp_s, depth_timestamp_s : seconds on ``clock``.
     clock : name of the clock domain (``"system"``, ``"hardware"``, ``"none"``).
     flags : short notes by the source, e.g. ``("repeated",)``.
+    health : why the source cannot vouch for this frame; a result about it is ``degraded`` and never ``normal``.
+    depth_intrinsics, extrinsics : set only when ``depth`` is not yet on the colour grid.
+    metadata : what the source knows beside the pictures (serial, preset's hash, exposure, ...), plain JSON types.
     """
 
     colour: U8
@@ -68,6 +91,10 @@ class Frame:
     depth_timestamp_s: float = 0.0
     clock: str = "none"
     flags: tuple[str, ...] = ()
+    health: tuple[str, ...] = ()
+    depth_intrinsics: Intrinsics | None = None
+    extrinsics: Extrinsics | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -199,3 +226,12 @@ class Result:
             "times_ms": {k: round(v, 3) for k, v in self.times_ms.items()},
             "flags": list(self.flags),
         }
+
+
+def degraded(result: Result, reasons: tuple[str, ...]) -> Result:
+    """``result`` with health ``degraded`` for ``reasons`` (none: as it is). What was normal is invalid then; an anomaly
+    stays one, so that a failing camera can neither pass a part nor hide a defect (DESIGN, "What a result says")."""
+    if not reasons:
+        return result
+    decision = "invalid" if result.decision == "normal" else result.decision
+    return replace(result, decision=decision, health="degraded", reasons=result.reasons + reasons)

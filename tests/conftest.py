@@ -23,7 +23,8 @@ settings.load_profile("edge_ad")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked ``gpu`` skip where no NVIDIA device is visible, and say so."""
-    if gpu()["visible"]:
+    # tests/gpu/cuda_on_host: a driver without a GPU, on which these tests run as well.
+    if gpu()["visible"] or os.environ.get("EDGE_AD_CUDA_ON_HOST"):
         return
     skip = pytest.mark.skip(reason="needs an NVIDIA GPU; none is visible (edge-ad doctor)")
     for item in items:
@@ -52,3 +53,24 @@ def tiny_export(tiny_model: Path) -> Path:
     from tests.training.tiny import tiny_dataset
 
     return export_bundle(load_model(tiny_model), tiny_model.parent / "bundle", tiny_dataset(), golden=2).bundle.path
+
+
+@pytest.fixture(scope="session")
+def varied_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle like ``tiny_export`` that also carries the variant ``light``. Copy before changing it."""
+    from edge_ad.export.bundle import export_bundle
+    from edge_ad.training.fit import FitOptions
+    from edge_ad.training.model_dir import load_model, load_variants
+    from edge_ad.training.trainer import TrainingPlan
+    from edge_ad.training.variants import fit_with_variants
+    from tests.training.tiny import tiny_dataset, tiny_preset
+
+    folder = tmp_path_factory.mktemp("varied")
+    options = FitOptions(plan=TrainingPlan(samples_per_step=3, min_steps=30, checkpoint_every_s=0))
+    variants = {"light": {"groups": "12", "layers": "1"}}
+    model = folder / "model"
+    fit_with_variants(tiny_preset(), tiny_dataset(), model, folder / "cache", options, variants)
+    report = export_bundle(
+        load_model(model), folder / "bundle", tiny_dataset(), golden=1, variants=load_variants(model)
+    )
+    return report.bundle.path

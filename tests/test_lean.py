@@ -34,11 +34,13 @@ LEAN = (
     "calibration",
     "evaluation",
 )
-INT8_RANGES = {"edge_ad.calibration.int8"}  # the one module of calibration that needs onnx
+# What needs onnx within calibration: it places Q/DQ and measures candidates, on the workstation.
+INT8_RANGES = {f"edge_ad.calibration.int8.{name}" for name in ("calibrate", "observe", "probe", "sensitivity")}
 # Packages that an edge box does not have. TensorRT, PyCUDA and the like are optional there, so importing a
 # lean module must not need them either.
 HEAVY = ("torch", "onnx", "onnxsim", "onnxscript", "safetensors")
-OPTIONAL = ("tensorrt", "tensorrt_rtx", "pycuda", "openvino", "pyrealsense2")
+CAMERAS = ("pyrealsense2", "pyorbbecsdk", "depthai", "rosbags", "mcap")
+OPTIONAL = ("tensorrt", "tensorrt_rtx", "pycuda", "openvino", "paho", *CAMERAS)
 BLOCKER = f"""
 import sys
 

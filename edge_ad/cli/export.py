@@ -47,7 +47,7 @@ def command(
     try:
         from edge_ad.data.dataset import open_dataset
         from edge_ad.export.bundle import TOLERANCE, export_bundle
-        from edge_ad.training.model_dir import load_model
+        from edge_ad.training.model_dir import load_model, load_variants
     except ModuleNotFoundError as e:
         raise missing_package(str(e.name), "export") from None
     if bundle.exists() and not force:
@@ -58,7 +58,8 @@ def command(
     dataset = open_dataset(data, layout, class_name)
     if class_name is None and len(loaded.classes) == 1 and not set(dataset.classes) & set(loaded.class_names):
         dataset = open_dataset(data, layout, loaded.class_names[0])  # a flat folder does not know its class's name
-    report = export_bundle(loaded, bundle, dataset, golden=golden, replace=force, say=log)
+    variants = load_variants(model, checkpoints)
+    report = export_bundle(loaded, bundle, dataset, golden=golden, variants=variants, replace=force, say=log)
     if as_json:
         echo_json(
             {
@@ -70,6 +71,7 @@ def command(
                 "map_difference": report.map_difference,
                 "score_difference": report.score_difference,
                 "tolerance": TOLERANCE,
+                "variants": list(report.bundle.variants),
             }
         )
         return

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 @click.option("--classes", default="", help="Comma-separated classes to fit; all by default.")
 @click.option("--set", "overrides", multiple=True, metavar="TABLE.FIELD=VALUE", help="Change a field of the preset.")
 @click.option("--augment", default=0, show_default=True, type=click.IntRange(min=0), help="Variations of every frame.")
+@click.option(
+    "--variants",
+    default="",
+    metavar="'NAME: DIAL=VALUE, ...; ...'",
+    help="Also fit smaller variants for edge-ad tune, e.g. 'light: groups=256; short: layers=4'.",
+)
 @click.option("--cache", default=None, type=click.Path(path_type=Path), help="For features; default OUT.cache.")
 @click.option(
     "--checkpoints",
@@ -50,6 +56,7 @@ def command(
     classes: str,
     overrides: tuple[str, ...],
     augment: int,
+    variants: str,
     cache: Path | None,
     checkpoints: Path | None,
     seed: int | None,
@@ -74,8 +81,10 @@ def command(
     from edge_ad.data.dataset import open_dataset
     from edge_ad.parallel import cores
     from edge_ad.presets import load_preset
-    from edge_ad.training.fit import FitOptions, fit
+    from edge_ad.presets.variants import parse_variants
+    from edge_ad.training.fit import FitOptions
     from edge_ad.training.trainer import TrainingPlan
+    from edge_ad.training.variants import fit_with_variants
 
     preset = override(load_preset(preset_name), overrides)
     if seed is not None:
@@ -94,7 +103,8 @@ def command(
     )
     dataset = open_dataset(data, layout=layout, class_name=class_name)
     cache = cache if cache is not None else out.with_name(out.name + ".cache")
-    report = fit(preset, dataset, out, cache, options, track=progress, say=log)
+    wanted = parse_variants(variants) if variants else {}
+    report, others = fit_with_variants(preset, dataset, out, cache, options, wanted, track=progress, say=log)
     for warning in report.warnings:
         log(f"warning: {warning}")
     if as_json:
@@ -104,11 +114,16 @@ def command(
                 "classes": report.classes,
                 "balance": report.balance,
                 "warnings": report.warnings,
+                "variants": {name: other.provenance for name, other in others.items()},
                 **report.provenance,
             }
         )
     else:
         click.echo(summary(report))
+        for name, other in others.items():
+            losses = other.provenance["loss_curve"]
+            changes = other.provenance["changes"]
+            click.echo(f"variant {name} ({changes}): loss {losses[0]:.4f} -> {losses[-1]:.4f}")
 
 
 def override(preset: Preset, overrides: tuple[str, ...]) -> Preset:

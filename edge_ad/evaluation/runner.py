@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,9 @@ from edge_ad.data.dataset import Dataset, Item
 from edge_ad.errors import EdgeAdError, InvalidFrame
 from edge_ad.evaluation.recall import area_share
 from edge_ad.evaluation.report import Record
-from edge_ad.frame import F32, U8, Bool, SampleTransform
+from edge_ad.frame import F32, U8, Bool, Frame, SampleTransform
 from edge_ad.parallel import run_parallel
+from edge_ad.presets import Preset
 from edge_ad.runtime.detector import AUTO, Detector, Scored
 from edge_ad.runtime.maps import map_to_camera, mask_to_camera
 from edge_ad.runtime.preprocess import Preprocessed, mask_to_sample, nearest_to_sample, resize_colour
@@ -48,17 +48,18 @@ class ScoredPart:
 class _Scorer:
     """Picklable worker: opens the bundle once a process."""
 
-    def __init__(self, path: Path, backend: str, precision: str, class_name: str | None, pictures: bool) -> None:
-        self.args = (path, backend, precision, class_name, pictures)
+    def __init__(self, bundle: Bundle, backend: str, precision: str, class_name: str | None, pictures: bool) -> None:
+        self.args = (bundle.path, backend, precision, class_name, pictures)
+        self.view = (bundle.variant, bundle.stride)
         self.detector: Detector | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"args": self.args, "detector": None}
+        return {"args": self.args, "view": self.view, "detector": None}
 
     def __call__(self, item: Item) -> ScoredPart:
         path, backend, precision, class_name, pictures = self.args
         if self.detector is None:
-            bundle = Bundle.open(path, verify=False)
+            bundle = Bundle.open(path, verify=False).as_variant(*self.view)
             self.detector = Detector(bundle, backend, precision, 1, class_name, need_threshold=False)
         detector = self.detector
         size = detector.preset.geometry.size
@@ -75,23 +76,36 @@ class _Scorer:
             return ScoredPart(
                 item, item.class_name, float("nan"), empty, {}, None, empty > 0, 1.0, float("nan"), error=str(e)
             )
-        whole = detector.preset.geometry.crop == "part" or len(scored) > 1
-        part = _on_one_grid(prepared, scored, frame.shape, size, whole)
-        t, anomaly, factors, valid, lost = part
-        worst = max(scored, key=lambda s: s.score)
-        return ScoredPart(
-            item,
-            worst.class_name,
-            worst.score,
-            anomaly,
-            factors,
-            None if truth is None else mask_to_sample(truth, t),
-            valid,
-            float(lost.sum() / max(1, (lost | valid).sum())),
-            worst.anchor_distance,
-            resize_colour(frame.colour, t) if pictures else None,
-            np.asarray(nearest_to_sample(prepared.xyz[..., 2], t), np.float32) if pictures else None,
-        )
+        return scored_part(item, detector.preset, prepared, scored, truth, frame, pictures)
+
+
+def scored_part(
+    item: Item,
+    preset: Preset,
+    prepared: Preprocessed,
+    scored: Sequence[Scored],
+    truth: Bool | None,
+    frame: Frame,
+    pictures: bool = False,
+) -> ScoredPart:
+    """What the evaluation keeps of one frame: the scores of its samples (in their order), all maps on one grid."""
+    size = preset.geometry.size
+    whole = preset.geometry.crop == "part" or len(scored) > 1
+    t, anomaly, factors, valid, lost = _on_one_grid(prepared, scored, frame.shape, size, whole)
+    worst = max(scored, key=lambda s: s.score)
+    return ScoredPart(
+        item,
+        worst.class_name,
+        worst.score,
+        anomaly,
+        factors,
+        None if truth is None else mask_to_sample(truth, t),
+        valid,
+        float(lost.sum() / max(1, (lost | valid).sum())),
+        worst.anchor_distance,
+        resize_colour(frame.colour, t) if pictures else None,
+        np.asarray(nearest_to_sample(prepared.xyz[..., 2], t), np.float32) if pictures else None,
+    )
 
 
 def _on_one_grid(
@@ -145,7 +159,7 @@ def score_items(
     jobs: int = 0,
     track: Callable[[Iterable[ScoredPart], int, str], Iterable[ScoredPart]] | None = None,
 ) -> Iterator[ScoredPart]:
-    """Score ``items`` in order.
+    """Score ``items`` in order, with the variant and at the score stride that ``bundle`` shows.
 
     Parameters
     ----------
@@ -154,7 +168,7 @@ def score_items(
     """
     if class_name is not None and class_name != AUTO and class_name not in bundle.class_names:
         raise EdgeAdError(f"unknown class '{class_name}'", f"one of {', '.join(bundle.class_names)}, or {AUTO}")
-    worker = _Scorer(bundle.path, backend, precision, class_name, pictures)
+    worker = _Scorer(bundle, backend, precision, class_name, pictures)
     parts: Iterable[ScoredPart] = run_parallel(worker, items, processes=jobs)
     return iter(track(parts, len(items), "score") if track else parts)
 

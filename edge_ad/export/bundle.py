@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from edge_ad.bundle import Bundle, ClassEntry, GraphSpec, golden_bytes, write_bundle
+from edge_ad.bundle import Bundle, ClassEntry, golden_bytes, write_bundle
 from edge_ad.bundle.golden import npz_bytes
 from edge_ad.data.dataset import Dataset
 from edge_ad.errors import EdgeAdError, InvalidFrame
 from edge_ad.export.golden import make_golden, worst_difference
-from edge_ad.export.graphs import PointGraph, RgbGraph, ScoreGraph, TokenGraph, column_widths
+from edge_ad.export.graphs import PointGraph, RgbGraph, ScoreGraph, column_widths, score_arrays
+from edge_ad.export.levels import token_graph
 from edge_ad.export.trace import TracedGraph, trace
+from edge_ad.export.variants import VariantParts, anchors_bytes, graph_specs, variant_parts
 from edge_ad.files import sweep, take_place, temporary
 from edge_ad.frame import Frame
 from edge_ad.models.detector import ReferenceDetector
-from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.backends import load_session
+from edge_ad.runtime.detector import Detector, Stopwatch
 from edge_ad.training.model_dir import LoadedModel
 
 TOLERANCE = 1e-4
@@ -50,6 +52,7 @@ def trace_graphs(detector: ReferenceDetector) -> dict[str, TracedGraph]:
         score_inputs.append("class_index")
         score_args.append(torch.zeros(1, dtype=torch.int64))
         score_outputs += ["text_rgb", "text_3d"]
+    tokens, token_outputs = token_graph(detector)
     return {
         "rgb": trace(RgbGraph(detector), [torch.randn(1, 3, size, size)], ["image"], ["rgb_tokens"]),
         "points": trace(
@@ -59,10 +62,10 @@ def trace_graphs(detector: ReferenceDetector) -> dict[str, TracedGraph]:
             ["point_tokens"],
         ),
         "tokens": trace(
-            TokenGraph(detector),
+            tokens,
             [torch.randn(grid * grid, p.dim_rgb), torch.randn(groups, p.dim_points)],
             ["rgb_tokens", "point_tokens"],
-            ["rgb_table", "point_table"],
+            token_outputs,
         ),
         "score": trace(
             ScoreGraph(detector),
@@ -105,6 +108,7 @@ def export_bundle(
     data: Dataset,
     *,
     golden: int = 4,
+    variants: Mapping[str, LoadedModel] | None = None,
     replace: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> ExportReport:
@@ -113,7 +117,7 @@ def export_bundle(
     Parameters
     ----------
     data : good frames for the golden set. golden : how many; each also gets a planted defect.
-    say : receives a line a step.
+    variants : models of other sizes that the bundle carries too, by name. say : receives a line a step.
 
     Raises
     ------
@@ -127,33 +131,32 @@ def export_bundle(
     say("tracing the graphs")
     graphs = trace_graphs(detector)
     say("golden frames through the reference")
+    frames = golden_frames(data, model.class_names, max(golden, min(len(model.classes), 8)))
     references = make_golden(
-        golden_frames(data, model.class_names, max(golden, min(len(model.classes), 8))),
+        frames,
         detector,
         model.preprocessor(),
         model.class_names,
         model.points_scale_m,
     )
     files: dict[str, bytes | Path] = {f"onnx/{name}.onnx": g.onnx for name, g in graphs.items()}
+    files["onnx/score.npz"] = npz_bytes(score_arrays(detector))  # for the compiled scoring stage, beside its graph
     files |= {f"golden/{g.name}.npz": golden_bytes(g) for g in references}
-    if detector.mappers.has_text:
-        anchors = torch.nn.functional.normalize(detector.anchors, dim=1).numpy()
-        files["anchors.npz"] = npz_bytes({"anchors": np.asarray(anchors, np.float32)})
+    anchors = anchors_bytes(model)
+    if anchors is not None:
+        files["anchors.npz"] = anchors
     for name, scene in model.scenes.items():
-        arrays = {"roi": scene.roi, "expected_depth": scene.expected_depth}
+        setup = None if scene.setup is None else scene.setup.to_array()
+        arrays = {"roi": scene.roi, "expected_depth": scene.expected_depth, "setup": setup}
         known = {k: v for k, v in arrays.items() if v is not None}
         if known:
             files[f"scenes/{name}.npz"] = npz_bytes(known)
-    specs = {
-        name: GraphSpec(f"onnx/{name}.onnx", g.inputs, g.outputs, {"nodes": g.nodes, "parameters": g.parameters})
-        for name, g in graphs.items()
-    }
-    specs["score"] = GraphSpec(
-        "onnx/score.onnx",
-        graphs["score"].inputs,
-        graphs["score"].outputs,
-        {**specs["score"].meta, "rows": {"min": 1, "opt": 4096, "max": preset.geometry.size**2}},
-    )
+    specs = graph_specs(graphs, "onnx", preset.geometry.size)
+    others: dict[str, VariantParts] = {}
+    for name, other in (variants or {}).items():
+        say(f"variant {name}: {other.provenance.get('changes', '')}")
+        others[name] = variant_parts(name, other, model, trace_graphs(other.detector), frames)
+        files |= others[name].files
     # The bundle gets its own name only once its answers were held against the reference.
     sweep(out.parent, out.name)
     draft = temporary(out)
@@ -169,9 +172,13 @@ def export_bundle(
             fusion={"balance": [float(v) for v in detector.balance]},
             files=files,
             provenance=model.provenance,
+            variants={name: parts.entry for name, parts in others.items()},
         )
         say("holding the exported graphs against the reference")
         worst_map, worst_score = compare(bundle, references)
+        for name, parts in others.items():
+            apart = compare(bundle.as_variant(name), parts.references)
+            worst_map, worst_score = max(worst_map, apart[0]), max(worst_score, apart[1])
         if max(worst_map, worst_score) > TOLERANCE:
             raise EdgeAdError(
                 f"the exported model differs from the reference by {worst_map:.1e} (map) and {worst_score:.1e} (score)",
@@ -185,12 +192,20 @@ def export_bundle(
 
 
 def compare(bundle: Bundle, references: Sequence, backend: str = "onnxruntime") -> tuple[float, float]:  # type: ignore[type-arg]
-    """Worst relative difference of map and score over golden frames, through the runtime's own path."""
+    """Worst relative difference of map and score over golden frames, through the runtime's own path.
+
+    Both forms of the scoring stage are held against the reference: the compiled one and the graph.
+    """
     runtime = Detector(bundle, backend, need_threshold=False)
+    stages = [runtime.sessions["score"], load_session(bundle, "score", backend)]
     worst_map = worst_score = 0.0
     for golden in references:
         sample = runtime.preprocess(golden.frame, golden.class_name).samples[0]
-        scored = runtime.score_sample(sample, golden.class_name)
-        worst_map = max(worst_map, worst_difference(scored.map, golden.map))
-        worst_score = max(worst_score, abs(scored.score - golden.score) / max(abs(golden.score), 1e-12))
+        watch = Stopwatch()
+        encoded = runtime.encode_part(runtime.prepare_part(sample, watch), watch)
+        for stage in stages:
+            runtime.sessions["score"] = stage
+            scored = runtime.score_part(encoded, golden.class_name, watch)
+            worst_map = max(worst_map, worst_difference(scored.map, golden.map))
+            worst_score = max(worst_score, abs(scored.score - golden.score) / max(abs(golden.score), 1e-12))
     return worst_map, worst_score

@@ -34,7 +34,7 @@ from edge_ad.runtime.preprocess import Preprocessor, Scene
 
 # Part of every cache key: to be raised when the content of a file changes for the same inputs.
 # Fields that do not change what an encoder gives; the weights themselves are told by their digest.
-_AFTER_THE_ENCODER = ("checkpoint", "standardize", "ridge", "lift")
+_AFTER_THE_ENCODER = ("checkpoint", "standardize", "ridge", "residual_ridge", "lift")
 CACHE_VERSION = 1
 T = TypeVar("T")
 
@@ -210,6 +210,8 @@ class _Extractor:
         digest.update(frame_digest(frame).encode())
         scene = self.recipe.scenes.get(class_name)
         _digest_array(digest, None if scene is None else scene.roi)
+        if scene is not None and scene.setup is not None:
+            _digest_array(digest, scene.setup.to_array())
         return self.recipe.cache / f"{digest.hexdigest()[:32]}.safetensors"
 
     @torch.no_grad()

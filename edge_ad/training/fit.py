@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from edge_ad import __version__
+from edge_ad.data.camera_file import cameras_of
 from edge_ad.data.dataset import Dataset
 from edge_ad.errors import EdgeAdError
 from edge_ad.files import refuse_foreign
@@ -26,12 +27,16 @@ from edge_ad.models.octa import anchor_cosines
 from edge_ad.presets import Preset
 from edge_ad.training.balance import term_means
 from edge_ad.training.features import Job, Recipe, Source, Track, extract, silent
+from edge_ad.training.levels import fit_levels
 from edge_ad.training.model_dir import DESCRIPTION, ClassInfo, write_model
 from edge_ad.training.prompts import class_prompts, class_words
-from edge_ad.training.sampling import PixelSampler, standards
+from edge_ad.training.rehearsal import FILE as REHEARSAL
+from edge_ad.training.rehearsal import collect
+from edge_ad.training.residual import residual_covariance
+from edge_ad.training.sampling import Batch, PixelSampler, Standard, standards, whitened_again
 from edge_ad.training.survey import survey
 from edge_ad.training.text import embed_prompts
-from edge_ad.training.trainer import Learner, Trained, TrainingPlan, loss_curve, train
+from edge_ad.training.trainer import Learner, Trained, TrainingPlan, deterministic, loss_curve, train
 
 COLLAPSED = 0.99
 """Anchors whose cosine is above this cannot tell their classes apart (METHOD section 4)."""
@@ -45,7 +50,8 @@ class FitOptions:
 
     classes : fit only these; empty: all. augment : so many seeded variations of every training frame.
     jobs : processes that compute features. fresh : ignore a training checkpoint. replace : overwrite ``out``.
-    memory_bytes : budget for features in memory.
+    memory_bytes : budget for features in memory. variants : model directories that are copied into ``out``, by name.
+    note : goes into the provenance.
     """
 
     classes: tuple[str, ...] = ()
@@ -55,6 +61,8 @@ class FitOptions:
     replace: bool = False
     plan: TrainingPlan = field(default_factory=TrainingPlan)
     memory_bytes: int = 2 << 30
+    variants: dict[str, Path] = field(default_factory=dict)
+    note: dict[str, str] = field(default_factory=dict)
     checkpoints_dir: Path | None = None
 
 
@@ -133,6 +141,9 @@ def fit(
 
     rgb_standard, point_standard = standards(preset, train_sources)
 
+    if preset.rgb.standardize == "residual":
+        rgb_standard = _residual(preset, train_sources, names, rgb_standard, point_standard, options.memory_bytes)
+
     def sampler(of: Sequence[Source]) -> PixelSampler:
         return PixelSampler(preset, of, names, rgb_standard, point_standard, memory_bytes=options.memory_bytes)
 
@@ -151,11 +162,17 @@ def fit(
         anchors = trained.learner.anchors()
     cosines = None if anchors is None else anchor_cosines(anchors).numpy()
     warnings += collapse_warnings(names, cosines)
+    mappers, seed = trained.learner.mappers, preset.training.seed
+    levels = None
+    if preset.fusion.level == "predicted":
+        levels = fit_levels(preset, mappers, _draw(preset, sampler(train_sources), options.plan, seed + 1))
     balance = (1.0, 1.0, 1.0)
     if preset.fusion.balance == "train-mean":
-        balance = term_means(trained.learner.mappers, anchors, sampler(held_sources), preset.training.seed)
+        balance = term_means(mappers, anchors, sampler(held_sources), seed, levels=levels)
 
     detector = _detector(preset, trained.learner, anchors, balance, len(names), options.checkpoints_dir)
+    if detector.levels is not None and levels is not None:
+        detector.levels.load_state_dict(levels.state_dict())
     detector.rgb_weight.copy_(torch.from_numpy(rgb_standard.weight))
     detector.rgb_offset.copy_(torch.from_numpy(rgb_standard.offset))
     detector.point_weight.copy_(torch.from_numpy(point_standard.weight))
@@ -163,6 +180,9 @@ def fit(
     provenance = _provenance(preset, dataset, train_sources, held_sources, trained, options, cosines)
     provenance["seconds"] = {"features": round(features_s, 1), "training": round(training_s, 1)}
     provenance["refused_frames"] = [n for n, _ in refused]
+    provenance |= options.note
+    if cameras := cameras_of(dataset.root):
+        provenance["cameras"] = cameras
     write_model(
         out,
         detector,
@@ -171,9 +191,33 @@ def fit(
         looked.scenes,
         provenance,
         checkpoints_dir=options.checkpoints_dir,
+        variants=options.variants,
+        extra={REHEARSAL: collect(sampler(train_sources), trained.learner.octa, preset.training.seed).to_bytes()},
         replace=options.replace,
     )
     return FitReport(out, names, provenance, cosines, balance, tuple(warnings))
+
+
+RESIDUAL_PIXELS = 400
+"""Pixels a sample for the covariance of the residual."""
+
+
+def _residual(
+    preset: Preset, sources: Sequence[Source], names: Sequence[str], rgb: Standard, points: Standard, memory: int
+) -> Standard:
+    """``rgb.standardize = "residual"``: whitened once more, by what the point features do not foretell."""
+    seed, dim = preset.training.seed, preset.dim_rgb
+    sampler = PixelSampler(preset, sources, names, rgb, points, memory_bytes=memory)
+    scale = preset.rgb.lift / np.sqrt(dim) if preset.rgb.lift > 0 else 1.0
+    batches = (Batch(b.rgb[:, :dim] / scale, b.points, b.classes) for b in sampler.every(RESIDUAL_PIXELS, seed))
+    with deterministic(1):
+        covariance = residual_covariance(batches, len(names), seed)
+    return whitened_again(rgb, covariance, preset.rgb.residual_ridge, preset.rgb.lift)
+
+
+def _draw(preset: Preset, sampler: PixelSampler, plan: TrainingPlan, seed: int) -> Callable[[int], Batch]:
+    """Step number -> batch of training pixels, other ones than the mappers' training drew."""
+    return lambda step: sampler.step(step, plan.samples_per_step, preset.training.pixels_per_step, seed)
 
 
 def collapse_warnings(names: Sequence[str], cosines: F32 | None) -> list[str]:

@@ -2,10 +2,12 @@
 
 ``model.safetensors``: mappers, statistics, anchors, balance (everything that was trained; the encoders stay where they
 came from). ``model.json``: preset, classes, scale, provenance. ``scenes.npz``: region of interest and expected depth.
+``variants/NAME``: a model directory a variant.
 """
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import save
 
 from edge_ad.errors import EdgeAdError
@@ -23,9 +26,11 @@ from edge_ad.models.checkpoints import read_state
 from edge_ad.models.detector import ReferenceDetector
 from edge_ad.presets import Preset, preset_from_dict
 from edge_ad.runtime.preprocess import Preprocessor, Scene
+from edge_ad.runtime.scene_check import SceneSetup
 from edge_ad.training.features import weights_digest
 
 SCHEMA = 1
+VARIANTS = "variants"
 WEIGHTS, DESCRIPTION, SCENES = "model.safetensors", "model.json", "scenes.npz"
 
 
@@ -78,13 +83,16 @@ def write_model(
     provenance: dict[str, Any],
     *,
     checkpoints_dir: Path | None = None,
+    variants: Mapping[str, Path] | None = None,
+    extra: Mapping[str, bytes] | None = None,
     replace: bool = False,
 ) -> None:
-    """Write a model directory; it appears whole or not at all.
+    """Write a model directory; it appears whole or not at all. ``extra``: further files, by name.
 
-    ``checkpoints_dir`` is noted, so that the model finds its encoders again on this machine.
+    ``checkpoints_dir`` is noted, so that the model finds its encoders again on this machine. ``variants``: model
+    directories that are copied into it, by name.
     """
-    arrays: dict[str, Bool] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for i, info in enumerate(classes):
         scene = scenes.get(info.name, Scene())
         # Numbers, not names: a class may be called anything.
@@ -92,6 +100,8 @@ def write_model(
             arrays[f"{i}.roi"] = scene.roi
         if scene.expected_depth is not None:
             arrays[f"{i}.expected_depth"] = scene.expected_depth
+        if scene.setup is not None:
+            arrays[f"{i}.setup"] = scene.setup.to_array()
     description = {
         "schema": SCHEMA,
         "preset": detector.preset.to_dict(),
@@ -106,6 +116,10 @@ def write_model(
         write_bytes(folder / WEIGHTS, save(detector.trained_state()))
         if arrays:
             write_npz(folder / SCENES, **arrays)
+        for name, data in (extra or {}).items():
+            write_bytes(folder / name, data)
+        for name, source in (variants or {}).items():
+            shutil.copytree(source, folder / VARIANTS / name)
         write_json(folder / DESCRIPTION, description)
 
 
@@ -154,15 +168,33 @@ def load_model(path: str | Path, checkpoints_dir: str | Path | None = None) -> L
     return LoadedModel(path, preset, classes, scale, scenes, detector.eval(), provenance)
 
 
+def noted_checkpoints(path: str | Path) -> Path | None:
+    """Where the encoders' checkpoint files lay when the model was fitted, as it noted; None: packages."""
+    noted = read_json(Path(path) / DESCRIPTION).get("checkpoints_dir")
+    return None if noted is None else Path(noted)
+
+
+def load_variants(path: str | Path, checkpoints_dir: str | Path | None = None) -> dict[str, LoadedModel]:
+    """The variants in a model directory, by name; empty where there are none. Raises what :func:`load_model` does."""
+    folders = sorted((Path(path) / VARIANTS).glob("*")) if (Path(path) / VARIANTS).is_dir() else []
+    return {f.name: load_model(f, checkpoints_dir) for f in folders if f.is_dir()}
+
+
 def _read_scenes(path: Path, classes: tuple[ClassInfo, ...]) -> dict[str, Scene]:
     if not path.is_file():
         return {}
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {k: file[k].astype(np.bool_) for k in file.files}
+            arrays = {k: file[k] for k in file.files}
     except (OSError, ValueError, zipfile.BadZipFile) as e:
         raise EdgeAdError(f"{path} cannot be read ({e})", "arrays that edge-ad fit wrote", "fit anew") from None
+
+    def mask(name: str) -> Bool | None:
+        return arrays[name].astype(np.bool_) if name in arrays else None
+
+    def setup(name: str) -> SceneSetup | None:
+        return SceneSetup.from_array(arrays[name], f"{path}: {name}") if name in arrays else None
+
     return {
-        c.name: Scene(roi=arrays.get(f"{i}.roi"), expected_depth=arrays.get(f"{i}.expected_depth"))
-        for i, c in enumerate(classes)
+        c.name: Scene(mask(f"{i}.roi"), mask(f"{i}.expected_depth"), setup(f"{i}.setup")) for i, c in enumerate(classes)
     }

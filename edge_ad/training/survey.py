@@ -9,12 +9,14 @@ import numpy as np
 
 from edge_ad.data.dataset import Dataset
 from edge_ad.errors import EdgeAdError, InvalidFrame
+from edge_ad.files import read_json
 from edge_ad.frame import U8
 from edge_ad.parallel import run_parallel
 from edge_ad.presets import Preset
 from edge_ad.runtime.geometry import frame_xyz
 from edge_ad.runtime.point_input import radius
 from edge_ad.runtime.preprocess import Preprocessor, Scene
+from edge_ad.runtime.scene_check import SceneSetup
 from edge_ad.training.features import Job, Track, silent
 
 EXPECTED_SHARE = 0.95  # METHOD section 1
@@ -72,7 +74,7 @@ def survey(
         Frames of one class differ in size while the pose is fixed; no frame can be used.
     """
     names = sorted({j.item.class_name for j in jobs})
-    scenes = {name: Scene(roi=dataset.roi(name)) for name in names}
+    scenes = {name: Scene(roi=dataset.roi(name), setup=_setup(dataset, name)) for name in names}
     fixed_pose = preset.geometry.pose == "fixed"
     if not fixed_pose and preset.points.normalize != "fixed":
         return Survey(1.0, scenes)
@@ -95,6 +97,11 @@ def survey(
     for name, (count, frames) in counts.items():
         scenes[name] = replace(scenes[name], expected_depth=count >= EXPECTED_SHARE * frames)
     return Survey(float(np.median(radii)) if radii else 1.0, scenes)
+
+
+def _setup(dataset: Dataset, name: str) -> SceneSetup | None:
+    path = dataset.scenes.get(name)
+    return None if path is None else SceneSetup.from_json(read_json(path), str(path))
 
 
 def _count(counts: dict[str, tuple[np.ndarray, int]], name: str, look: _Look) -> None:

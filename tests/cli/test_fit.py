@@ -97,3 +97,39 @@ def test_overrides() -> None:
 def test_a_bad_override_is_one_clear_error(text: str, message: str) -> None:
     with pytest.raises(EdgeAdError, match=message):
         override(load_preset("compact"), (text,))
+
+
+def test_variants_are_fitted_beside_the_model_and_exported_with_it(tmp_path: Path) -> None:
+    from edge_ad.bundle import Bundle
+    from edge_ad.cli.main import main
+
+    write_recordings(tmp_path / "data", 5)
+    write_preset(tmp_path / "tiny.toml")
+    common = [
+        "--data",
+        str(tmp_path / "data"),
+        "--out",
+        str(tmp_path / "model"),
+        "--preset",
+        str(tmp_path / "tiny.toml"),
+    ]
+    common += ["--class-name", "cookie", "--min-steps", "4", "--jobs", "1", "--threads", "1"]
+    for text, says in (
+        ("light: groups=24", "variant light is the preset itself"),
+        ("base: groups=12", "a variant named 'base'"),
+        ("light: speed=9", "unknown dial 'speed'"),
+    ):
+        refused = CliRunner().invoke(main, ["fit", *common, "--variants", text])
+        assert refused.exit_code == 1 and says in refused.stderr and not (tmp_path / "model").exists()
+    done = CliRunner().invoke(main, ["fit", *common, "--variants", "light: groups=12; short: layers=1", "--json"])
+    assert done.exit_code == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert {n: v["changes"] for n, v in document["variants"].items()} == {"light": "groups=12", "short": "layers=1"}
+    assert (tmp_path / "model/variants/light/model.json").is_file()
+    arguments = ["export", str(tmp_path / "model"), str(tmp_path / "bundle"), "--data", str(tmp_path / "data")]
+    exported = CliRunner().invoke(main, [*arguments, "--golden", "1", "--json"])
+    assert exported.exit_code == 0, exported.stderr
+    assert json.loads(exported.stdout)["variants"] == ["base", "light", "short"]
+    bundle = Bundle.open(tmp_path / "bundle")
+    assert bundle.manifest.variants["short"].changes == "layers=1"
+    assert bundle.as_variant("short").preset.points.taps == (0,)

@@ -284,7 +284,7 @@ def test_packages_and_extras_agree_with_the_project_file() -> None:
         assert f'"{package}' in listed, f"{package}: not in {block}"
 
 
-@pytest.mark.parametrize("uri", [uri for uri, _, _ in SOURCES])
+@pytest.mark.parametrize("uri", [source.uri for source in SOURCES])
 def test_every_listed_camera_is_one_that_opens(uri: str, tmp_path: Path) -> None:
     """The scheme is known: what is refused is the missing folder or class, not the scheme."""
     from edge_ad.sensors import open_camera

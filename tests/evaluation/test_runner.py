@@ -97,7 +97,7 @@ def test_several_parts_lie_on_the_whole_images_grid(bundle: Bundle, monkeypatch:
     truth = np.zeros((60, 72), bool)
     truth[24:30, 50:56] = True
     item = Item("a", "hex_nut", "test", "dent", Path("a.png"), partial(lambda f: f, frame), lambda: truth)
-    scorer = runner._Scorer(bundle.path, "onnxruntime", "fp32", None, False)
+    scorer = runner._Scorer(bundle, "onnxruntime", "fp32", None, False)
     scorer.detector = Detector(bundle, threads=1, need_threshold=False)
     scorer.detector.preprocess.geometry = replace(bundle.preset.geometry, crop="part")
     part = scorer(item)

@@ -153,9 +153,9 @@ def test_a_part_that_cannot_be_scored_does_not_hide_the_one_beside_it(
     detector.preprocess.geometry = replace(detector.preset.geometry, crop="part", cluster_min_area=0.005)
     both = boxes(60, 72, (10, 40, 8, 38), (20, 26, 52, 58))
     assert len(detector.preprocess(both, "hex_nut").samples) == 2
-    whole = detector.score_sample
+    whole = detector.prepare_part
 
-    def score(sample: object, *args: object) -> object:
+    def prepare(sample: object, *args: object) -> object:
         side = sample.transform.side  # type: ignore[attr-defined]
         if side < 20:
             from edge_ad.errors import InvalidFrame
@@ -163,7 +163,7 @@ def test_a_part_that_cannot_be_scored_does_not_hide_the_one_beside_it(
             raise InvalidFrame("only 3 valid pixels", "at least 20")
         return whole(sample, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(detector, "score_sample", score)
+    monkeypatch.setattr(detector, "prepare_part", prepare)
     result = detector(both)
     assert result.decision == "anomalous"
     assert "only 3 valid pixels" in result.reasons[0]
