@@ -1,5 +1,6 @@
 # make demo    the whole line on synthetic parts and a real recording; everything it makes lies under demo/
 # make test    linters, types, tests
+# make gpu     kernels, engines and pipeline on an NVIDIA GPU, with their benchmarks
 # make install the virtual environment alone: .venv with the lean core (EXTRAS="export,train" adds extras)
 # make system  the system packages (apt-get when root, else it names them)
 # make clean   takes .venv, demo/ and caches away
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PY_FITS := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
 
-.PHONY: help demo test lint install system clean
+.PHONY: help demo test lint gpu install system clean
 .DELETE_ON_ERROR:
 
 help:
@@ -37,11 +38,15 @@ lint: $(VENV)/.stamp-test
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
+gpu:
+	scripts/gpu_check.sh
+
 install: $(VENV)/.stamp-venv
 	$(PIP) install --quiet -e '.$(if $(EXTRAS),[$(EXTRAS)])'
 	@echo "ready: $(BIN)/edge-ad --help"
 
-# What OpenCV's window needs, and Debian's split-off venv module. Already there: nothing is done, root or not.
+# What OpenCV's window needs, librealsense's USB library, a compiler for the kernel emulator of the tests, and Debian's
+# split-off venv module. Already there: nothing is done, root or not.
 system:
 	@missing=""; \
 	has() { ldconfig -p 2>/dev/null | grep -q "$$1"; }; \
@@ -49,6 +54,8 @@ system:
 	has 'libgthread-2\.0\.so\.0' || \
 	    if apt-cache show libglib2.0-0t64 >/dev/null 2>&1; then missing="$$missing libglib2.0-0t64"; \
 	    else missing="$$missing libglib2.0-0"; fi; \
+	has 'libusb-1\.0\.so\.0' || missing="$$missing libusb-1.0-0"; \
+	command -v g++ >/dev/null || missing="$$missing g++"; \
 	found=""; \
 	for p in $(PYTHON) python3.11 python3.12 python3.10 python3; do \
 	    if $$p -c '$(PY_FITS)' 2>/dev/null; then found=$$p; break; fi; \
@@ -85,7 +92,7 @@ $(VENV)/.stamp-demo: $(VENV)/.stamp-torch
 	@touch $@
 
 $(VENV)/.stamp-test: $(VENV)/.stamp-torch
-	$(PIP) install --quiet -e '.[dev,export,train,tensorrt-rtx]'
+	$(PIP) install --quiet -e '.[dev,export,train,tensorrt-rtx,openvino,realsense,mcap,mqtt]'
 	@touch $@
 
 clean:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +11,9 @@ from edge_ad.bundle import Bundle, OperatingPoint
 from edge_ad.data.dataset import Dataset, Item
 from edge_ad.errors import EdgeAdError
 from edge_ad.evaluation.report import evaluate_scores
-from edge_ad.evaluation.runner import ScoredPart, score_items, to_record
+from edge_ad.evaluation.runner import ScoredPart, score_items_at_strides, to_record
+
+Track = Callable[[Iterable[list[ScoredPart]], int, str], Iterable[list[ScoredPart]]]
 
 
 @dataclass(frozen=True)
@@ -65,55 +67,69 @@ def parts_to_score(data: Dataset, classes: Sequence[str], split: str, limit: int
 def measure_accuracy(
     bundle: Bundle,
     data: Dataset,
-    point: OperatingPoint,
+    points: Sequence[OperatingPoint],
     exact: Exact | None,
     *,
     split: str,
     limit: int,
     jobs: int,
-) -> tuple[Accuracy, Exact]:
-    """Score the test parts at a point.
+    track: Track | None = None,
+) -> tuple[list[Accuracy], Exact]:
+    """Score the test parts at points that differ in their stride alone: a part is encoded once for all of them.
 
     Parameters
     ----------
-    exact : what the first call gave, whose point is the exact base model; None at that call.
+    exact : what the first call gave, whose first point is the exact base model; None at that call. track : wraps the
+        parts to show progress.
 
     Raises
     ------
     EdgeAdError
         No part could be scored.
     """
-    view = bundle.as_variant(point.variant, point.stride)
+    point, strides = points[0], [p.stride for p in points]
+    if any(replace(p, stride=1) != replace(point, stride=1) for p in points):
+        raise ValueError("points that differ in more than their stride")
+    view = bundle.as_variant(point.variant)
     items = parts_to_score(data, bundle.class_names, split, limit)
 
-    def score(of: Sequence[Item]) -> list[ScoredPart]:
-        found = score_items(view, of, backend=point.backend, precision=point.precision, jobs=jobs)
-        return [p for p in found if not p.error]
+    def score(of: Sequence[Item], maps: bool) -> list[list[ScoredPart]]:
+        """The parts that could be scored, a list a stride."""
+        found = score_items_at_strides(
+            view, of, strides, backend=point.backend, precision=point.precision, maps=maps, jobs=jobs, track=track
+        )
+        usable = [parts for parts in found if not parts[0].error]
+        return [[parts[i] for parts in usable] for i in range(len(strides))]
 
-    parts = score(items)
-    if not parts:
+    at_strides = score(items, maps=True)
+    if not at_strides[0]:
         raise EdgeAdError(f"none of the {len(items)} parts could be scored at {point}", "at least one")
-    report = evaluate_scores([to_record(p) for p in parts])
     if exact is None:
-        exact = Exact({p.item.name: p.map for p in parts})
-    good = [p for p in parts if p.item.defect == "good" and p.item.split == "test"]
-    rejects: list[bool] = []
-    if good:
-        held = [i for i in data.select(None, split, "good") if i.class_name in bundle.class_names]
-        highest: dict[str, float] = {}
-        for p in score(held):
-            highest[p.class_name] = max(highest.get(p.class_name, -np.inf), p.score)
-        rejects = [p.score > highest[p.class_name] for p in good if p.class_name in highest]
-    return (
-        Accuracy(
-            report.mean["i_auroc"],
-            report.mean["aupro_30"],
-            _correlation(parts, exact),
-            float(np.mean(rejects)) if rejects else None,
-            len(parts),
-        ),
-        exact,
+        exact = Exact({p.item.name: p.map for p in at_strides[0]})
+    held: list[list[ScoredPart]] = [[] for _ in points]
+    if any(_is_good_test(p) for p in at_strides[0]):
+        good = [i for i in data.select(None, split, "good") if i.class_name in bundle.class_names]
+        held = score(good, maps=False)
+    return [_accuracy(parts, others, exact) for parts, others in zip(at_strides, held)], exact
+
+
+def _accuracy(parts: Sequence[ScoredPart], held: Sequence[ScoredPart], exact: Exact) -> Accuracy:
+    report = evaluate_scores([to_record(p) for p in parts])
+    highest: dict[str, float] = {}
+    for p in held:
+        highest[p.class_name] = max(highest.get(p.class_name, -np.inf), p.score)
+    rejects = [p.score > highest[p.class_name] for p in parts if _is_good_test(p) and p.class_name in highest]
+    return Accuracy(
+        report.mean["i_auroc"],
+        report.mean["aupro_30"],
+        _correlation(parts, exact),
+        float(np.mean(rejects)) if rejects else None,
+        len(parts),
     )
+
+
+def _is_good_test(part: ScoredPart) -> bool:
+    return part.item.defect == "good" and part.item.split == "test"
 
 
 def _correlation(parts: Sequence[ScoredPart], exact: Exact) -> float:

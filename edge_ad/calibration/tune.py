@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edge_ad.bundle import Bundle, OperatingPoint
-from edge_ad.calibration.accuracy import Accuracy, measure_accuracy
+from edge_ad.calibration.accuracy import Accuracy, Track, measure_accuracy
 from edge_ad.calibration.limits import LimitsReport, calibrate
 from edge_ad.calibration.thresholds import threshold_for
 from edge_ad.data.dataset import Dataset, Item
@@ -227,13 +227,14 @@ def tune(
     jobs: int = 0,
     say: Callable[[str], None] = lambda _: None,
     show: Callable[[Sequence[Row]], None] = lambda _: None,
+    track: Track | None = None,
 ) -> Tuning:
     """Measure ``points``, choose, set the thresholds anew and write the choice into the bundle.
 
     Parameters
     ----------
     frames : timed frames a point. limit : test parts a class and defect; 0: all. show : gets all rows before the
-        choice, so that they are seen even if none meets the target.
+        choice, so that they are seen even if none meets the target. track : wraps the parts to show progress.
 
     Raises
     ------
@@ -255,11 +256,17 @@ def tune(
     if rows[0].reason:
         raise EdgeAdError(f"the exact float32 model cannot be measured: {rows[0].reason}")
     exact = None
+    groups: dict[OperatingPoint, list[int]] = {}
     for i, row in enumerate(rows):
         if not row.reason:
-            say(f"accuracy of {row.point}")
-            found, exact = measure_accuracy(bundle, data, row.point, exact, split=split, limit=limit, jobs=jobs)
-            rows[i] = replace(row, accuracy=found)
+            groups.setdefault(replace(row.point, stride=1), []).append(i)
+    for number, (point, members) in enumerate(groups.items(), start=1):
+        of = [rows[i].point for i in members]
+        strides = ", ".join(str(p.stride) for p in of)
+        say(f"accuracy {number}/{len(groups)}: {point.variant}, {point.precision}, {point.backend}; strides {strides}")
+        found, exact = measure_accuracy(bundle, data, of, exact, split=split, limit=limit, jobs=jobs, track=track)
+        for i, accuracy in zip(members, found, strict=True):
+            rows[i] = replace(rows[i], accuracy=accuracy)
     rows = mark_pareto(rows)
     show(rows)
     chosen = choose(rows, target_ms)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_ad.cli.common import cli_errors, echo_json, log
+from edge_ad.cli.common import cli_errors, echo_json, log, progress
 
 if TYPE_CHECKING:
     from edge_ad.calibration.tune import Row
@@ -90,6 +90,7 @@ def command(
         jobs=jobs,
         say=log,
         show=lambda rows: log(table(rows)),
+        track=progress,
     )
     for line in found.notes:
         log(f"warning: {line}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from edge_ad.evaluation.report import Record
 from edge_ad.frame import F32, U8, Bool, Frame, SampleTransform
 from edge_ad.parallel import run_parallel
 from edge_ad.presets import Preset
-from edge_ad.runtime.detector import AUTO, Detector, Scored
+from edge_ad.runtime.detector import AUTO, Detector, Scored, Stopwatch
 from edge_ad.runtime.maps import map_to_camera, mask_to_camera
 from edge_ad.runtime.preprocess import Preprocessed, mask_to_sample, nearest_to_sample, resize_colour
 
@@ -54,9 +54,13 @@ class _Scorer:
         self.detector: Detector | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"args": self.args, "view": self.view, "detector": None}
+        return {**self.__dict__, "detector": None}
 
     def __call__(self, item: Item) -> ScoredPart:
+        return self.at_strides(item, (self.view[1],))[0]
+
+    def at_strides(self, item: Item, strides: Sequence[int]) -> list[ScoredPart]:
+        """The part at each score stride; only the last stages run more than once."""
         path, backend, precision, class_name, pictures = self.args
         if self.detector is None:
             bundle = Bundle.open(path, verify=False).as_variant(*self.view)
@@ -69,14 +73,34 @@ class _Scorer:
                 item.class_name if item.class_name in detector.classes else detector.choose_class(frame)
             )
             prepared = detector.preprocess(frame, item.class_name if name == AUTO else name)
-            scored = [detector.score_sample(s, name) for s in prepared.samples]
+            watch = Stopwatch()
+            encoded = [detector.encode_part(detector.prepare_part(s, watch), watch) for s in prepared.samples]
             truth = item.ground_truth()
         except InvalidFrame as e:
             empty = np.zeros((size, size), np.float32)
-            return ScoredPart(
+            failed = ScoredPart(
                 item, item.class_name, float("nan"), empty, {}, None, empty > 0, 1.0, float("nan"), error=str(e)
             )
-        return scored_part(item, detector.preset, prepared, scored, truth, frame, pictures)
+            return [failed] * len(strides)
+        found = []
+        for stride in strides:
+            scored = [detector.score_part(e, name, watch, stride) for e in encoded]
+            found.append(scored_part(item, detector.preset, prepared, scored, truth, frame, pictures))
+        return found
+
+
+class _StrideScorer(_Scorer):
+    """The same at several score strides, without the maps of the factors: what a choice between points needs."""
+
+    def __init__(self, bundle: Bundle, backend: str, precision: str, strides: Sequence[int], maps: bool) -> None:
+        super().__init__(bundle, backend, precision, None, False)
+        self.strides, self.maps = tuple(strides), maps
+
+    def __call__(self, item: Item) -> list[ScoredPart]:  # type: ignore[override]
+        first, *_ = found = self.at_strides(item, self.strides)
+        none = np.zeros((0, 0), np.float32)
+        # Truth and mask are those of the sample, whatever the stride: one array each, in one message.
+        return [replace(p, map=p.map if self.maps else none, factors={}, gt=first.gt, valid=first.valid) for p in found]
 
 
 def scored_part(
@@ -170,6 +194,27 @@ def score_items(
         raise EdgeAdError(f"unknown class '{class_name}'", f"one of {', '.join(bundle.class_names)}, or {AUTO}")
     worker = _Scorer(bundle, backend, precision, class_name, pictures)
     parts: Iterable[ScoredPart] = run_parallel(worker, items, processes=jobs)
+    return iter(track(parts, len(items), "score") if track else parts)
+
+
+def score_items_at_strides(
+    bundle: Bundle,
+    items: Sequence[Item],
+    strides: Sequence[int],
+    *,
+    backend: str = "onnxruntime",
+    precision: str = "fp32",
+    maps: bool = True,
+    jobs: int = 0,
+    track: Callable[[Iterable[list[ScoredPart]], int, str], Iterable[list[ScoredPart]]] | None = None,
+) -> Iterator[list[ScoredPart]]:
+    """Score ``items`` in order at each of ``strides``: an item is read, prepared and encoded once.
+
+    The parts equal those of :func:`score_items` with the bundle's view at that stride, but for ``factors``, which is
+    empty. ``maps``: False leaves ``map`` empty too, where the score is all that counts. Other arguments as there.
+    """
+    worker = _StrideScorer(bundle, backend, precision, strides, maps)
+    parts: Iterable[list[ScoredPart]] = run_parallel(worker, items, processes=jobs)
     return iter(track(parts, len(items), "score") if track else parts)
 
 

@@ -171,8 +171,10 @@ class Detector:
             tables = self.sessions["tokens"].run({"rgb_tokens": rgb, "point_tokens": pooled})
         return EncodedPart(part, tables["rgb_table"], tables["point_table"], levels_of(tables))
 
-    def score_part(self, encoded: EncodedPart, class_name: str, watch: Stopwatch) -> Scored:
+    def score_part(self, encoded: EncodedPart, class_name: str, watch: Stopwatch, stride: int | None = None) -> Scored:
         """Distances, map and score of one part as ``class_name`` (``auto``: the class with the nearest anchor).
+
+        ``stride``: at another score stride than the bundle's view.
 
         Raises
         ------
@@ -185,7 +187,8 @@ class Detector:
             if class_name == AUTO:
                 class_name = self._nearest_class(encoded)
             self._check_class(class_name)
-            plan = StridePlan(sample.valid, self.bundle.stride) if self.bundle.stride > 1 else None
+            step = self.bundle.stride if stride is None else stride
+            plan = StridePlan(sample.valid, step) if step > 1 else None
             f, index = self.preset.fusion, self.classes.index(class_name)
             # With beta = 0 the text terms are needed for the distance to the anchor alone, and a sample of pixels does.
             rows = None if plan is None else plan.rows

@@ -13,7 +13,7 @@ from edge_ad.bundle import Bundle
 from edge_ad.data.dataset import Dataset, Item, open_dataset
 from edge_ad.errors import EdgeAdError, InvalidFrame
 from edge_ad.evaluation import runner
-from edge_ad.evaluation.runner import defect_modalities, score_items, to_record
+from edge_ad.evaluation.runner import defect_modalities, score_items, score_items_at_strides, to_record
 from edge_ad.files import write_json
 from edge_ad.frame import Bool, Frame, SampleTransform
 from edge_ad.runtime import Detector
@@ -124,3 +124,38 @@ def test_records(bundle: Bundle, parts: Dataset, tmp_path: Path) -> None:
     assert defect_modalities(replace(parts, root=tmp_path)) == {"dent": "depth"}
     (tmp_path / "parts.json").write_text("[")
     assert defect_modalities(replace(parts, root=tmp_path)) == {} == defect_modalities(parts)
+
+
+def test_strides_share_one_encoding_and_score_as_each_stride_alone(
+    bundle: Bundle, parts: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = parts.select("cookie", "test")[:3]
+    encoded = []
+    encode = Detector.encode_part
+    monkeypatch.setattr(Detector, "encode_part", lambda *a: encoded.append(1) or encode(*a))
+    together = list(score_items_at_strides(bundle, items, (1, 3), jobs=1))
+    assert len(encoded) == len(items)
+    for i, stride in enumerate((1, 3)):
+        alone = list(score_items(bundle.as_variant("base", stride), items, jobs=1))
+        for one, other in zip((t[i] for t in together), alone, strict=True):
+            assert (one.score, one.anchor_distance, one.item.name) == (
+                other.score,
+                other.anchor_distance,
+                other.item.name,
+            )
+            np.testing.assert_array_equal(one.map, other.map)
+            np.testing.assert_array_equal(one.valid, other.valid)
+            assert one.factors == {}
+    assert any((one.map != three.map).any() for one, three in together)
+    bare = list(score_items_at_strides(bundle, items, (1, 3), maps=False, jobs=2))
+    assert [p.score for t in bare for p in t] == [p.score for t in together for p in t]
+    assert all(p.map.size == 0 for t in bare for p in t)
+
+
+def test_a_part_that_fails_fails_at_every_stride(bundle: Bundle) -> None:
+    def broken() -> Frame:
+        raise InvalidFrame("no depth", "some")
+
+    item = Item("a", "cookie", "test", "dent", Path("a.png"), broken, no_truth)
+    (found,) = score_items_at_strides(bundle, [item], (1, 2), jobs=1)
+    assert len(found) == 2 and all("no depth" in p.error and np.isnan(p.score) for p in found)
