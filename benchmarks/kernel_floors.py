@@ -2,6 +2,7 @@
 
     .venv/bin/python benchmarks/kernel_floors.py                 # the paper's sizes, every pixel of 224 x 224 valid
     .venv/bin/python benchmarks/kernel_floors.py --share 0.33    # a foreground of a third
+    .venv/bin/python benchmarks/kernel_floors.py --write         # keep it in benchmarks/results/kernel_floors.md
 
 The cloud is a wavy surface with the noise of a depth camera; what sampling and grouping touch is counted on it.
 """
@@ -10,13 +11,17 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from edge_ad.files import write_text
 from edge_ad.presets import load_preset
 from edge_ad.runtime.kernels.cost import DEVICES, Problem, costs, grouping_work, interpolation_work, sampling_work
 from edge_ad.runtime.kernels.launch import smoothing, tile_buckets
 from edge_ad.runtime.pointops import farthest_point_sample
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def surface(size: int, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -36,7 +41,9 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="share of the sample grid that is valid")
     parser.add_argument("--groups", type=int, default=1024)
     parser.add_argument("--k", type=int, default=32)
+    parser.add_argument("--write", action="store_true", help="keep the table in benchmarks/results")
     given = parser.parse_args()
+    lines: list[str] = []
     size, height, width = 224, 480, 640
     points, rank = surface(size, given.share)
     buckets = tile_buckets(size)
@@ -46,16 +53,23 @@ def main() -> None:
     problem = Problem(height, width, width, size, len(points), given.groups, given.k)
     filters = smoothing(replace(load_preset("paper").fusion, smoothing="box-cascade"))
     interpolation = interpolation_work(points, centers, buckets, rank, size)
-    print(
+    lines.append(
         f"{len(points)} valid points of {size} x {size}, {given.groups} groups of {given.k}, {width} x {height} camera"
     )
     every = len(points) * (given.groups - 1)
-    print(f"sampling reads {sampling.slots / 1e6:.2f} million slots ({sampling.slots / every:.1%} of all distances)")
-    print(f"grouping reads {grouping.slots / 1e6:.2f} million slots ({grouping.slots / every:.1%} of all distances)")
+    lines.append(
+        f"sampling reads {sampling.slots / 1e6:.2f} million slots ({sampling.slots / every:.1%} of all distances)"
+    )
+    lines.append(
+        f"grouping reads {grouping.slots / 1e6:.2f} million slots ({grouping.slots / every:.1%} of all distances)"
+    )
     share = interpolation.slots / every
-    print(f"interpolation by buckets compares {interpolation.slots / 1e6:.2f} million pairs ({share:.1%} of all)")
+    lines.append(
+        f"interpolation by buckets compares {interpolation.slots / 1e6:.2f} million pairs ({share:.1%} of all)"
+    )
+    lines.append("")
     names = " | ".join(f"{d.name} ms" for d in DEVICES)
-    print(f"\n| kernel | MB | million operations | {names} |\n|---|---|---|{'---|' * len(DEVICES)}")
+    lines.append(f"| kernel | MB | million operations | {names} |\n|---|---|---|{'---|' * len(DEVICES)}")
     totals = [0.0] * len(DEVICES)
     for cost in costs(problem, buckets, sampling, grouping, interpolation, filters):
         floors = [cost.floor_ms(d) for d in DEVICES]
@@ -63,8 +77,13 @@ def main() -> None:
             totals = [a + b for a, b in zip(totals, floors, strict=True)]
         text = " | ".join(f"{f:.4f}" for f in floors)
         operations = (cost.operations + cost.float64) / 1e6
-        print(f"| {cost.kernel} | {cost.bytes / 1e6:.2f} | {operations:.2f} | {text} |")
-    print(f"| all | | | {' | '.join(f'{t:.3f}' for t in totals)} |")
+        lines.append(f"| {cost.kernel} | {cost.bytes / 1e6:.2f} | {operations:.2f} | {text} |")
+    lines.append(f"| all | | | {' | '.join(f'{t:.3f}' for t in totals)} |")
+    print("\n".join(lines))
+    if given.write:
+        write_text(
+            RESULTS / "kernel_floors.md", "\n".join(["# Floors of the kernels: counted, not timed", "", *lines, ""])
+        )
 
 
 if __name__ == "__main__":

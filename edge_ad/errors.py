@@ -36,6 +36,6 @@ def missing_package(package: str, extra: str) -> EdgeAdError:
     """Error for an optional package that is not installed; names the extra that brings it."""
     return EdgeAdError(
         f"the package '{package}' is not installed",
-        f"it comes with the extra '{extra}'",
+        f"the extra '{extra}', which brings it",
         f"run: pip install 'edge-ad[{extra}]'",
     )

@@ -7,22 +7,30 @@
 # (nothing is downloaded then). Needs an NVIDIA driver, g++ and nvcc (PyCUDA compiles, kernels compile for this GPU). Without
 # a bundle the tests make a small one, which needs torch. On a Jetson TensorRT is JetPack's own.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 wheels="" bundle="" out="gpu-report" sanitizer=1 benchmarks=1
+fail() { echo "error: $1" >&2; exit 1; }
+folder() { # option and what followed it: the folder's whole path
+    [ -n "${2:-}" ] || fail "$1 needs a folder; see scripts/gpu_check.sh --help"
+    [ -d "$2" ] || fail "$1 $2: no such folder"
+    (cd "$2" && pwd)
+}
 while [ $# -gt 0 ]; do
     case $1 in
-        --wheels) wheels=$(cd "${2:?a folder}" && pwd); shift ;;
-        --bundle) bundle=$(cd "${2:?a bundle}" && pwd); shift ;;
-        --out) out=${2:?a folder}; shift ;;
+        --wheels) wheels=$(folder "$1" "${2:-}"); shift ;;
+        --bundle) bundle=$(folder "$1" "${2:-}"); shift ;;
+        --out) [ -n "${2:-}" ] || fail "--out needs a folder; see scripts/gpu_check.sh --help"; out=$2; shift ;;
         --no-sanitizer) sanitizer=0 ;;
         --no-benchmarks) benchmarks=0 ;;
-        -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
-        *) echo "error: unknown option '$1'; see scripts/gpu_check.sh --help" >&2; exit 2 ;;
+        -h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        *) fail "unknown option '$1'; see scripts/gpu_check.sh --help" ;;
     esac
     shift
 done
-fail() { echo "error: $1" >&2; exit 1; }
-ls /dev/nvidia[0-9]* /dev/nvhost-gpu /dev/nvgpu >/dev/null 2>&1 || fail "no NVIDIA GPU is visible; run this on a CUDA machine"
+case $out in /*) ;; *) out=$PWD/$out ;; esac
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+seen=0 # any one of them: a desktop has the first, Jetsons one of the others
+for device in /dev/nvidia[0-9]* /dev/nvhost-gpu /dev/nvgpu; do [ ! -e "$device" ] || seen=1; done
+[ $seen = 1 ] || fail "no NVIDIA GPU is visible; run this on a CUDA machine"
 command -v g++ >/dev/null || fail "g++ is missing; install it: apt-get install g++"
 cuda=${CUDA_HOME:-/usr/local/cuda}
 command -v nvcc >/dev/null || PATH="$cuda/bin:$PATH"

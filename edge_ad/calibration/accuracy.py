@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from edge_ad.errors import EdgeAdError
 from edge_ad.evaluation.report import evaluate_scores
 from edge_ad.evaluation.runner import ScoredPart, score_items_at_strides, to_record
 
-Track = Callable[[Iterable[list[ScoredPart]], int, str], Iterable[list[ScoredPart]]]
+Track = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
 @dataclass(frozen=True)

@@ -256,14 +256,14 @@ def tune(
     if rows[0].reason:
         raise EdgeAdError(f"the exact float32 model cannot be measured: {rows[0].reason}")
     exact = None
-    groups: dict[OperatingPoint, list[int]] = {}
+    groups: dict[tuple[str, str, str], list[int]] = {}
     for i, row in enumerate(rows):
         if not row.reason:
-            groups.setdefault(replace(row.point, stride=1), []).append(i)
-    for number, (point, members) in enumerate(groups.items(), start=1):
+            groups.setdefault((row.point.variant, row.point.precision, row.point.backend), []).append(i)
+    for number, (shared, members) in enumerate(groups.items(), start=1):
         of = [rows[i].point for i in members]
         strides = ", ".join(str(p.stride) for p in of)
-        say(f"accuracy {number}/{len(groups)}: {point.variant}, {point.precision}, {point.backend}; strides {strides}")
+        say(f"accuracy {number}/{len(groups)}: {', '.join(shared)}; strides {strides}")
         found, exact = measure_accuracy(bundle, data, of, exact, split=split, limit=limit, jobs=jobs, track=track)
         for i, accuracy in zip(members, found, strict=True):
             rows[i] = replace(rows[i], accuracy=accuracy)
@@ -280,6 +280,7 @@ def tune(
         backend=p.backend,
         precision=p.precision,
         jobs=jobs,
+        track=track,
     )
     base = rows[0].accuracy
     measured = {

@@ -18,7 +18,7 @@ from edge_ad.cli.common import cli_errors, echo_json, log
     show_default=True,
     help="What will run the graphs. tensorrt-rtx builds without a GPU, tensorrt on the GPU that runs the engine.",
 )
-@click.option("--precision", default="fp32", show_default=True, help="A precision that the bundle was exported in.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16 or int8 (edge-ad calibrate).")
 @click.option(
     "--compute-capability",
     multiple=True,
@@ -60,7 +60,11 @@ def command(
     opened = open_bundle(bundle).as_variant(variant)
     if precision == "fp16" and "fp16" not in opened.precisions and backend != "onnxruntime":
         from edge_ad.cli.calibrate_precision import make_fp16
+        from edge_ad.engines import trt
+        from edge_ad.engines.targets import choose_targets
 
+        trt.load_module(backend)  # what cannot be built here is said before the bundle is changed
+        choose_targets(backend, compute_capability, lambda _: None)
         log("the bundle has no FP16 graphs: making them from its golden frames (edge-ad calibrate fp16)")
         opened, _ = make_fp16(opened)
     built = build_engines(

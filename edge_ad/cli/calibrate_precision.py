@@ -255,7 +255,7 @@ def _need_onnx() -> None:
     except ModuleNotFoundError:
         raise EdgeAdError(
             "the package 'onnx' is not installed",
-            "it comes with the extra 'export'",
+            "the extra 'export', which brings it",
             "do this on the workstation (pip install 'edge-ad[export]') and copy the bundle to the box",
         ) from None
 

@@ -97,13 +97,8 @@ def command(
     from edge_ad.bundle import Bundle
     from edge_ad.bundle.manifest import seal
     from edge_ad.errors import EdgeAdError
-    from edge_ad.outputs import open_output
-    from edge_ad.outputs.regression import ExpectResults, RecordResults
-    from edge_ad.runtime.detector import load_detector
-    from edge_ad.runtime.pipeline import Pipeline, plan, threads_for
     from edge_ad.runtime.point import choose_point, point_lines
     from edge_ad.sensors.capture import WatchedCamera, WatchOptions, is_live, open_source
-    from edge_ad.sensors.triggers import TriggeredCamera, open_trigger
 
     opened = Bundle.open(bundle)
     point = choose_point(opened, variant, score_stride, precision, backend)
@@ -120,6 +115,13 @@ def command(
         watched = isinstance(camera_in_use, WatchedCamera)
         if watched:  # before the model: a camera that is not there is told at once
             stack.enter_context(camera_in_use)
+        # Only now: these take longer to import than a missing camera takes to be told.
+        from edge_ad.outputs import open_output
+        from edge_ad.outputs.regression import ExpectResults, RecordResults
+        from edge_ad.runtime.detector import load_detector
+        from edge_ad.runtime.pipeline import Pipeline, plan, threads_for
+        from edge_ad.sensors.triggers import TriggeredCamera, open_trigger
+
         detector = load_detector(
             opened,
             point.backend,

@@ -115,7 +115,7 @@ def _version(f: Facts) -> BoardCheck:
     return _check(
         "TensorRT version",
         not faults,
-        "; ".join(faults) or "nothing is known against it",
+        "; ".join(faults) or ("nothing is known against it" if f.tensorrt else "no TensorRT"),
         "the golden frames decide about each engine; update JetPack when they refuse it",
     )
 

@@ -29,6 +29,8 @@ from edge_ad.files import new_folder, sha256, write_bytes, write_json
 from edge_ad.runtime import cuda
 
 BACKENDS = ("onnxruntime", "tensorrt-rtx", "tensorrt")
+MOST_WORKSPACE_MB = 2**20
+"""More than any device has; TensorRT counts bytes in 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,8 @@ def build_engines(
         raise EdgeAdError(f"unknown backend '{backend}'", f"one of {', '.join(BACKENDS)}")
     if not bundle.manifest.graphs:
         raise EdgeAdError(f"{bundle.where} holds no graphs", "", "run edge-ad export again")
-    if workspace_mb is not None and workspace_mb < 1:
-        raise EdgeAdError(f"workspace of {workspace_mb} MB", "at least 1 MB")
+    if workspace_mb is not None and not 1 <= workspace_mb <= MOST_WORKSPACE_MB:
+        raise EdgeAdError(f"workspace of {workspace_mb} MB", f"1 to {MOST_WORKSPACE_MB} MB")
     for graph in bundle.manifest.graphs:
         bundle.graph_file(graph, precision)
         rows_of(bundle, graph)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from edge_ad.errors import InvalidFrame
 from edge_ad.frame import F32, Bool, Frame, Intrinsics
-from edge_ad.runtime.inliers import count_inliers
 
 
 @lru_cache(maxsize=8)
@@ -45,6 +44,13 @@ def depth_to_xyz(depth: NDArray[np.generic], depth_scale_m: float, intrinsics: I
             f"{intrinsics.width} x {intrinsics.height}, the size of the intrinsics",
         )
     x, y = _rays(intrinsics)
+    if depth.dtype == np.uint16 and depth.dtype.isnative:
+        from edge_ad.runtime.cloud_kernel import cloud
+
+        xyz = np.empty((*depth.shape, 3), dtype=np.float32)
+        flat = np.ascontiguousarray(depth).reshape(-1)
+        cloud(flat, np.float32(depth_scale_m), x.reshape(-1), y.reshape(-1), xyz.reshape(-1, 3))
+        return xyz
     z = depth.astype(np.float32) * np.float32(depth_scale_m)
     if not np.issubdtype(depth.dtype, np.unsignedinteger):
         z[~np.isfinite(z) | (z < 0)] = 0
@@ -134,6 +140,8 @@ def fit_plane(points: F32, distance_m: float, iterations: int, seed: int = 0) ->
     InvalidFrame
         Fewer than 3 points, or all on one line.
     """
+    from edge_ad.runtime.inliers import count_inliers  # numba: not before a plane is fitted
+
     if len(points) < 3:
         raise InvalidFrame(
             f"only {len(points)} points with depth on the border",
@@ -183,21 +191,39 @@ def clusters(foreground: Bool, has_depth: Bool, min_area: int) -> tuple[list[Clu
     Gaps of lost depth of a few pixels do not cut a part in two: the mask is closed (7 x 7) before labelling.
     An outline also contains every pixel without depth that its part encloses.
     """
+    height, width = foreground.shape
+    x0, y0, w, h = cv2.boundingRect(foreground.view(np.uint8))
+    if not (w and h):
+        return [], 0
+    # Only the box around the foreground is worked on. It starts on even pixels: the labels' order goes by 2 x 2 blocks.
+    box = (slice(y0 & ~1, min(height, y0 + h)), slice(x0 & ~1, min(width, x0 + w)))
+    inside, no_depth = foreground[box], ~has_depth[box]
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
     pad = 8
-    padded = cv2.copyMakeBorder(foreground.astype(np.uint8), pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
+    padded = cv2.copyMakeBorder(inside.view(np.uint8), pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
     closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[pad:-pad, pad:-pad]
     count, labels, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
     found, small = [], 0
     for label in sorted(range(1, count), key=lambda i: -int(stats[i, cv2.CC_STAT_AREA])):
-        area = labels == label
-        mask = area & foreground
-        if int(mask.sum()) < min_area:
+        if stats[label, cv2.CC_STAT_AREA] < min_area:  # closing adds pixels, so that the mask is no larger
             small += 1
             continue
-        contours, _ = cv2.findContours(area.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        area = labels == label
+        mask = area & inside
+        pixels = int(np.count_nonzero(mask))
+        if pixels < min_area:
+            small += 1
+            continue
+        contours, _ = cv2.findContours(area.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         filled = np.zeros(mask.shape, dtype=np.uint8)
         cv2.drawContours(filled, contours, -1, 1, thickness=cv2.FILLED)
-        outline = (area | ((filled > 0) & ~has_depth)) & (foreground | ~has_depth)
-        found.append(Cluster(mask, np.asarray(outline, dtype=np.bool_), int(mask.sum())))
+        outline = (area | ((filled > 0) & no_depth)) & (inside | no_depth)
+        found.append(Cluster(_in_frame(mask, box, foreground.shape), _in_frame(outline, box, foreground.shape), pixels))
     return found, small
+
+
+def _in_frame(mask: Bool, box: tuple[slice, slice], shape: tuple[int, ...]) -> Bool:
+    """(H, W) bool of ``shape`` with ``mask`` in its ``box``, False elsewhere."""
+    whole = np.zeros(shape, dtype=np.bool_)
+    whole[box] = mask
+    return whole

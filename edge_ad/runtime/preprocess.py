@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -67,9 +68,9 @@ class Preprocessor:
         xyz = frame_xyz(frame)
         scene = self.scene_of(class_name)
         has_depth = xyz[..., 2] > 0
-        usable = has_depth.copy()
+        usable = has_depth
         if g.max_depth_m > 0:
-            usable &= xyz[..., 2] <= g.max_depth_m
+            usable = usable & (xyz[..., 2] <= g.max_depth_m)
         inside = _same_size(scene.roi, frame, "region of interest")
         if inside is None and g.crop == "roi":
             raise InvalidFrame(
@@ -78,7 +79,7 @@ class Preprocessor:
                 "put a roi.png beside the recordings before fitting",
             )
         if inside is not None:
-            usable &= inside
+            usable = usable & inside
         if not usable.any():
             raise InvalidFrame("no pixel has depth inside the region of interest and the depth limit")
         notes: list[str] = []
@@ -151,13 +152,13 @@ class Preprocessor:
     def _cut(
         self, colour: U8, xyz: F32, foreground: Bool, lost: Bool, t: SampleTransform, notes: tuple[str, ...]
     ) -> Sample:
-        scaled = resize_colour(colour, t).astype(np.float32) / np.float32(255)
-        rgb = (scaled - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        small = resize_colour(colour, t)
+        table = _normalised(tuple(self.mean), tuple(self.std))
         valid = mask_to_sample(foreground, t)
         cloud = np.asarray(nearest_to_sample(xyz, t), np.float32)
         cloud[~valid] = 0
         return Sample(
-            rgb=np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32),
+            rgb=np.stack([table[channel][small[..., channel]] for channel in range(3)]),
             xyz=cloud,
             valid=valid,
             lost=mask_to_sample(lost, t),
@@ -166,12 +167,21 @@ class Preprocessor:
         )
 
 
+@lru_cache(maxsize=8)
+def _normalised(mean: tuple[float, ...], std: tuple[float, ...]) -> F32:
+    """(3, 256) float32: what each of the 256 values of a channel is for the networks; looked up, not computed again."""
+    scaled = np.arange(256, dtype=np.uint8).astype(np.float32)[:, None] / np.float32(255)
+    table = (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    return np.ascontiguousarray(table.T)
+
+
 def nearest_to_sample(image: NDArray[np.generic], t: SampleTransform) -> NDArray[np.generic]:
     """(H, W, ...) -> (S, S, ...) by nearest pixel centre; zeros outside the image. Never interpolates."""
     rows, cols = t.source_rows(), t.source_cols()
     inside = ((rows >= 0) & (rows < t.frame_height))[:, None] & ((cols >= 0) & (cols < t.frame_width))[None, :]
-    out = image[np.clip(rows, 0, t.frame_height - 1)[:, None], np.clip(cols, 0, t.frame_width - 1)[None, :]]
-    out[~inside] = 0
+    out = image.take(np.clip(rows, 0, t.frame_height - 1), axis=0).take(np.clip(cols, 0, t.frame_width - 1), axis=1)
+    if not inside.all():
+        out[~inside] = 0
     return out
 
 

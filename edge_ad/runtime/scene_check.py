@@ -184,8 +184,9 @@ def _follow(start: Plane, points: F32, tolerance: float, enough: int) -> Plane |
         near = np.abs(p @ normal + plane.offset) < tolerance
         if int(near.sum()) < enough:
             return None
-        mean = p[near].mean(axis=0)
-        covariance = np.cov((p[near] - mean).T)
+        kept = p[near]
+        mean = kept.mean(axis=0)
+        covariance = np.cov((kept - mean).T)
         values, vectors = np.linalg.eigh(covariance)
         if values[1] <= 4 * values[0]:  # a line or a heap, no plane
             return None

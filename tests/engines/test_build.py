@@ -155,7 +155,8 @@ def test_rows_that_make_no_profile(tmp_path: Path, rows: dict[str, int], text: s
         ({"backend": "tpu"}, "unknown backend 'tpu'; expected one of onnxruntime, tensorrt-rtx, tensorrt"),
         ({"backend": "onnxruntime", "compute_capability": ("8.6",)}, "tensorrt-rtx only"),
         ({"backend": "onnxruntime", "precision": "fp4"}, "expected one of fp32, fp16, int8"),
-        ({"backend": "tensorrt-rtx", "workspace_mb": 0}, "at least 1 MB"),
+        ({"backend": "tensorrt-rtx", "workspace_mb": 0}, "1 to 1048576 MB"),
+        ({"backend": "tensorrt-rtx", "workspace_mb": 10**14}, "1 to 1048576 MB"),
     ],
 )
 def test_arguments_that_are_refused(bundle: Bundle, kwargs: dict[str, Any], text: str) -> None:

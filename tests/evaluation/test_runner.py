@@ -47,7 +47,8 @@ def test_scores_are_the_detectors(bundle: Bundle, parts: Dataset) -> None:
         np.testing.assert_array_equal(part.map, nearest_to_sample(result.map, whole))
         assert part.valid.any() and not part.valid.all()
         assert part.lost_share == pytest.approx(result.lost_share)
-        assert set(part.factors) == {"rgb", "3d", "text_rgb", "text_3d"}
+        text = {"text_rgb", "text_3d"} if bundle.preset.fusion.beta > 0 else set()
+        assert set(part.factors) == {"rgb", "3d"} | text
         for factor in part.factors.values():
             assert (factor[~part.valid] == 0).all() and (factor[part.valid] > 0).all()
         assert part.gt is not None and part.gt.any() == (part.item.defect != "good")

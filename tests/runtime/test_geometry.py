@@ -182,6 +182,42 @@ def test_a_part_in_a_corner_keeps_its_pixels() -> None:
     np.testing.assert_array_equal(part.mask, foreground)
 
 
+def test_no_foreground_is_no_cluster() -> None:
+    nothing = np.zeros((40, 60), bool)
+    assert clusters(nothing, ~nothing, 10) == ([], 0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_clusters_are_those_of_the_whole_image(seed: int) -> None:
+    """Labelled in the box around the foreground; here on the whole image, as METHOD.md section 1 says it."""
+    rng = np.random.default_rng(seed)
+    foreground = np.zeros((97, 131), bool)
+    for _ in range(5):
+        y, x, h, w = rng.integers(1, [90, 120, 40, 50])
+        foreground[y : y + h, x : x + w] = True
+    foreground &= rng.random(foreground.shape) > 0.1
+    has_depth = foreground | (rng.random(foreground.shape) > 0.3)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
+    padded = np.pad(foreground.astype(np.uint8), 8)
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[8:-8, 8:-8]
+    count, labels = cv2.connectedComponents(closed, connectivity=8)
+    masks = [(labels == i) & foreground for i in range(1, count)]
+    found, small = clusters(foreground, has_depth, 10)
+    assert {c.mask.tobytes() for c in found} == {m.tobytes() for m in masks if m.sum() >= 10}
+    assert small == count - 1 - len(found)
+    for c in found:
+        assert c.area == c.mask.sum() and (c.mask <= c.outline).all() and (c.outline <= (foreground | ~has_depth)).all()
+
+
+def test_the_compiled_cloud_is_numpys_to_the_bit() -> None:
+    k = intrinsics(31, 47)
+    depth = np.random.default_rng(0).integers(0, 65536, (31, 47)).astype(np.uint16)
+    depth[::5] = 0
+    plain = depth_to_xyz(depth.astype(np.uint32), 1e-4, k)  # only 16 bit images go through the compiled loop
+    assert depth_to_xyz(depth, 1e-4, k).tobytes() == plain.tobytes()
+    assert depth_to_xyz(np.asfortranarray(depth), 1e-4, k).tobytes() == plain.tobytes()
+
+
 def test_frame_of_boxes_is_what_the_helper_says() -> None:
     frame = boxes(40, 60, (10, 20, 30, 50))
     xyz = frame_xyz(frame)

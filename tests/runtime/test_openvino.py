@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from edge_ad.bundle import Bundle
+from edge_ad.bundle import Bundle, TensorSpec
 from edge_ad.errors import EdgeAdError
 from edge_ad.runtime.backends import load_session
+from edge_ad.runtime.backends.openvino import _spec
 from edge_ad.runtime.detector import Detector
 from tests.training.tiny import make_frame
 
@@ -27,6 +29,21 @@ def test_without_the_package_the_extra_is_named(tiny_export: Path, monkeypatch: 
 def test_bf16_belongs_to_openvino(tiny_export: Path) -> None:
     with pytest.raises(EdgeAdError, match="use --backend openvino --precision bf16"):
         load_session(Bundle.open(tiny_export), "rgb", "onnxruntime", "bf16")
+
+
+@pytest.mark.parametrize("names", [["a/Min", "rgb_level"], ["rgb_level", "a/Min"]])
+def test_an_output_keeps_its_name_beside_those_of_folded_nodes(names: list[str]) -> None:
+    """Max, Min and Exp become one node, whose output has the names of all three, in no order."""
+    element = SimpleNamespace(to_dtype=lambda: np.dtype(np.float32))
+    fixed = SimpleNamespace(is_static=True, get_length=lambda: 784)
+    port = SimpleNamespace(
+        get_names=lambda: names,
+        get_any_name=lambda: names[0],
+        get_partial_shape=lambda: [fixed],
+        get_element_type=lambda: element,
+    )
+    level = TensorSpec("rgb_level", (784,), "float32")
+    assert _spec(port, (TensorSpec("rgb_table", (784, 9), "float32"), level)) == level
 
 
 class TestInstalled:

@@ -108,6 +108,7 @@ def test_auto_chooses_the_class_on_the_device(cpu: Cpu, device: Device, frames: 
     "fusion",
     [
         {"beta": 0.0, "smooth_over": "image", "smoothing": "box-cascade"},
+        {"beta": 0.5, "smooth_over": "valid", "smoothing": "gaussian", "sigma": 8.0},
         {"smoothing": "none", "score": "max-over-rms"},
         {"smoothing": "gaussian", "smooth_over": "image", "sigma": 2.0},
         {"smoothing": "gaussian", "smooth_over": "valid", "sigma": 8.0},
@@ -129,6 +130,34 @@ def test_other_point_input(
     assert_same(device(b=b)(frames[0]), cpu(b)(frames[0]))
 
 
+@pytest.mark.parametrize("options", [DeviceOptions(), DeviceOptions(score="plan")], ids=["fused", "plan"])
+def test_levels_divide_the_distances_as_on_the_cpu(
+    options: DeviceOptions, bundle: Bundle, cpu: Cpu, device: Device, frames: list[Frame]
+) -> None:
+    """The bundle has them, with beta = 0 and sigma = 8; a second frame runs the recorded graphs and divides once."""
+    f = bundle.preset.fusion
+    assert (f.level, f.beta, f.sigma) == ("predicted", 0.0, 8.0)
+    assert {"rgb_level", "point_level"} <= {t.name for t in bundle.graph("tokens").outputs}
+    reference, detector = cpu(), device(options)
+    for frame in (frames[2], frames[0], frames[2]):
+        assert_same(detector(frame), reference(frame))
+    driver = detector.driver
+    assert isinstance(driver, EmulatedDriver)
+    assert "score_levels" in driver.launched
+
+
+def test_points_of_every_stride_take_the_interpolation_by_buckets(
+    bundle: Bundle, cpu: Cpu, device: Device, frames: list[Frame]
+) -> None:
+    for stride in (1, 2):
+        b = changed(bundle, points={"stride": stride})
+        detector = device(b=b)
+        assert_same(detector(frames[0]), cpu(b)(frames[0]))
+        driver = detector.driver
+        assert isinstance(driver, EmulatedDriver)
+        assert "three_nearest_tiles" in driver.launched and "three_nearest" not in driver.launched
+
+
 def test_distances_and_the_distance_to_the_anchor(
     bundle: Bundle, cpu: Cpu, device: Device, frames: list[Frame]
 ) -> None:
@@ -136,7 +165,7 @@ def test_distances_and_the_distance_to_the_anchor(
     reference = cpu()
     sample = reference.preprocess(frames[0], "cookie").samples[0]
     for options in (DeviceOptions(distances=True), DeviceOptions(score="plan", distances=True)):
-        for b in (bundle, changed(bundle, fusion={"beta": 0.0})):
+        for b in (bundle, changed(bundle, fusion={"beta": 0.5})):
             wanted = cpu(b).score_sample(sample, "cookie")
             found = device(options, b=b).score_sample(sample, "cookie")
             assert found.class_name == wanted.class_name

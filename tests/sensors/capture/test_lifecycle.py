@@ -80,7 +80,7 @@ def test_a_camera_that_does_not_close_is_killed(tmp_path: Path) -> None:
         pid = camera.pid
         os.kill(pid, signal.SIGSTOP)
         start = time.monotonic()
-    assert gone(pid) and time.monotonic() - start < 5
+    assert gone(pid) and time.monotonic() - start < 30  # 3 s on a free machine
 
 
 def test_the_newest_frame_wins_and_the_others_are_counted(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_stop_ends_a_stream_that_stalls(tmp_path: Path) -> None:
     camera = WatchedCamera(fault("stall", tmp_path, at=2), FAST, stop=lambda: time.monotonic() - start > 1.5)
     with camera:
         count = sum(1 for _ in camera)
-    assert count >= 3 and time.monotonic() - start < 5
+    assert count >= 3 and time.monotonic() - start < 30  # 1.5 s on a free machine
 
 
 @pytest.mark.parametrize(
