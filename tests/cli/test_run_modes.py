@@ -72,19 +72,21 @@ def test_a_score_stride_needs_thresholds_of_its_own(box: tuple[Path, Path]) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_delivers_what_is_in_work_and_prints_the_summary(box: tuple[Path, Path], number: int) -> None:
+def test_a_signal_delivers_what_is_in_work_and_prints_the_summary(
+    box: tuple[Path, Path], number: int, tmp_path: Path
+) -> None:
     bundle, data = box
     command = [sys.executable, "-m", "edge_ad.cli.main", "run", str(bundle), "--throughput", "--no-drop"]
-    process = subprocess.Popen(
-        [*command, "--camera", f"folder:{data}?loop=1&fps=50"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with (tmp_path / "stderr").open("w") as errors:
+        process = subprocess.Popen(
+            [*command, "--camera", f"folder:{data}?loop=1&fps=50"], stdout=subprocess.PIPE, stderr=errors, text=True
+        )
     assert process.stdout is not None
     first = process.stdout.readline()
     process.send_signal(number)
-    rest, said = process.communicate(timeout=60)
+    rest = process.stdout.read()  # not communicate(): it would pass over what readline() has buffered
+    process.wait(60)
+    said = (tmp_path / "stderr").read_text()
     lines = [json.loads(line) for line in [first, *rest.splitlines()]]
     assert process.returncode == 0, said
     assert [line["sequence"] for line in lines] == list(range(len(lines)))
