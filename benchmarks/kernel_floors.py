@@ -1,4 +1,4 @@
-"""Bytes and operations of the point and image kernels for one frame, and the floors they imply. Counted, not timed.
+"""Bytes and operations of the kernels for one frame, and the floors they imply. Counted, not timed.
 
     .venv/bin/python benchmarks/kernel_floors.py                 # the paper's sizes, every pixel of 224 x 224 valid
     .venv/bin/python benchmarks/kernel_floors.py --share 0.33    # a foreground of a third
@@ -19,6 +19,7 @@ from edge_ad.files import write_text
 from edge_ad.presets import load_preset
 from edge_ad.runtime.kernels.cost import DEVICES, Problem, costs, grouping_work, interpolation_work, sampling_work
 from edge_ad.runtime.kernels.launch import smoothing, tile_buckets
+from edge_ad.runtime.kernels.score_cost import ScoreProblem, score_costs
 from edge_ad.runtime.pointops import farthest_point_sample
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -34,6 +35,18 @@ def surface(size: int, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndar
     rank = np.full((size, size), -1, np.int32)
     rank[valid] = np.arange(int(valid.sum()))
     return np.ascontiguousarray(xyz[valid]), rank
+
+
+def scoring(valid: int, size: int, groups: int) -> ScoreProblem:
+    """The scoring kernels' sizes in the paper's model, FP16 storage: GACM, and three MLPs of (in + out) / 2 units
+    whose last layers are turned (rank: the smaller of outputs and hidden units + 1)."""
+    p = load_preset("paper")
+    rgb, points, text = p.feature_rgb, p.feature_points, p.text.dim
+    hidden = [(points + rgb) // 2, (rgb + text) // 2, (points + text) // 2]
+    to_rgb = (hidden[0], min(rgb, hidden[0] + 1))
+    pairs = tuple((h, min(text, h + 1)) for h in hidden[1:])
+    widths = rgb + 4 * points + hidden[1], points + hidden[0] + hidden[2]
+    return ScoreProblem(valid, size * size, p.rgb.grid**2, groups, *widths, rgb, points, to_rgb, pairs, True)
 
 
 def main() -> None:
@@ -78,6 +91,12 @@ def main() -> None:
         text = " | ".join(f"{f:.4f}" for f in floors)
         operations = (cost.operations + cost.float64) / 1e6
         lines.append(f"| {cost.kernel} | {cost.bytes / 1e6:.2f} | {operations:.2f} | {text} |")
+    for score in score_costs(scoring(len(points), size, given.groups)):
+        floors = [score.floor_ms(d) for d in DEVICES]
+        totals = [a + b for a, b in zip(totals, floors, strict=True)]
+        text = " | ".join(f"{f:.4f}" for f in floors)
+        operations = (score.operations + score.tensor) / 1e6
+        lines.append(f"| {score.kernel} | {score.bytes / 1e6:.2f} | {operations:.2f} | {text} |")
     lines.append(f"| all | | | {' | '.join(f'{t:.3f}' for t in totals)} |")
     print("\n".join(lines))
     if given.write:
