@@ -95,6 +95,7 @@ def command(
         precision=scored_in,
         class_name=class_name,
         pictures=sheet is not None,
+        every_term=ablation,
         jobs=jobs,
         track=progress,
     )

@@ -48,7 +48,16 @@ class ScoredPart:
 class _Scorer:
     """Picklable worker: opens the bundle once a process."""
 
-    def __init__(self, bundle: Bundle, backend: str, precision: str, class_name: str | None, pictures: bool) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: str,
+        precision: str,
+        class_name: str | None,
+        pictures: bool,
+        every_term: bool = False,
+    ) -> None:
+        self.every_term = every_term
         self.args = (bundle.path, backend, precision, class_name, pictures)
         self.view = (bundle.variant, bundle.stride)
         self.detector: Detector | None = None
@@ -65,6 +74,7 @@ class _Scorer:
         if self.detector is None:
             bundle = Bundle.open(path, verify=False).as_variant(*self.view)
             self.detector = Detector(bundle, backend, precision, 1, class_name, need_threshold=False)
+            self.detector.every_term = self.every_term
         detector = self.detector
         size = detector.preset.geometry.size
         try:
@@ -180,6 +190,7 @@ def score_items(
     precision: str = "fp32",
     class_name: str | None = None,
     pictures: bool = False,
+    every_term: bool = False,
     jobs: int = 0,
     track: Callable[[Iterable[ScoredPart], int, str], Iterable[ScoredPart]] | None = None,
 ) -> Iterator[ScoredPart]:
@@ -188,11 +199,12 @@ def score_items(
     Parameters
     ----------
     class_name : the class of every part, ``auto``, or None for the data set's own label. pictures : keep colour and
-    depth. jobs : processes, 0: one a core. track : wraps the iterator to show progress.
+    depth. every_term : the text terms among ``factors`` even where they have no weight. jobs : processes, 0: one a
+    core. track : wraps the iterator to show progress.
     """
     if class_name is not None and class_name != AUTO and class_name not in bundle.class_names:
         raise EdgeAdError(f"unknown class '{class_name}'", f"one of {', '.join(bundle.class_names)}, or {AUTO}")
-    worker = _Scorer(bundle, backend, precision, class_name, pictures)
+    worker = _Scorer(bundle, backend, precision, class_name, pictures, every_term)
     parts: Iterable[ScoredPart] = run_parallel(worker, items, processes=jobs)
     return iter(track(parts, len(items), "score") if track else parts)
 

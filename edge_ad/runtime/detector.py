@@ -74,6 +74,7 @@ class Detector:
         scenes = {c: _scene(bundle, c) for c in self.classes}
         self.preprocess = Preprocessor(self.preset.geometry, self.preset.rgb.mean, self.preset.rgb.std, scenes)
         self.has_text = any(o.name == "text_rgb" for o in self.sessions["score"].outputs)
+        self.every_term = False  # the text terms of every pixel even where beta = 0: for an ablation
 
     def _load_sessions(self, backend: str, precision: str, threads: int | None) -> dict[str, Session]:
         sessions = {g: load_session(self.bundle, g, backend, precision, threads) for g in ("rgb", "points", "tokens")}
@@ -192,7 +193,7 @@ class Detector:
             f, index = self.preset.fusion, self.classes.index(class_name)
             # With beta = 0 the text terms are needed for the distance to the anchor alone, and a sample of pixels does.
             rows = None if plan is None else plan.rows
-            distances = score_pixels(*args, index, rows=rows, text=f.beta > 0, levels=encoded.levels)
+            distances = score_pixels(*args, index, rows=rows, text=f.beta > 0 or self.every_term, levels=encoded.levels)
             if plan is not None:
                 distances = {name: plan.spread(values) for name, values in distances.items()}
             flat = np.zeros(sample.valid.shape, dtype=np.float32)

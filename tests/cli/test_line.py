@@ -38,6 +38,7 @@ def test_export_calibrate_evaluate_run(tiny_model: Path, data: Path, tmp_path: P
     sheet = tmp_path / "sheet.png"
     common = ("--data", data, "--jobs", 1, "--no-baseline")
     from_bundle, _ = call("evaluate", bundle, *common, "--sheet", sheet, "--ablation")
+    assert set(from_bundle["ablation_i_auroc"]) == {"full", "colour only", "depth only"}
     assert sheet.stat().st_size > 1000
     from_model, said = call("evaluate", tiny_model, *common)
     assert "tracing the graphs" in said
