@@ -13,14 +13,13 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
 import argparse  # noqa: E402
-import json  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from dataclasses import replace  # noqa: E402
 
 import numpy as np  # noqa: E402
-from common import conditions, parser  # noqa: E402
+from common import keep, parser  # noqa: E402
 
 from edge_ad.evaluation.tables import Table  # noqa: E402
 from edge_ad.frame import Frame, Intrinsics  # noqa: E402
@@ -140,13 +139,8 @@ def main() -> int:
     results = {f"{w}x{h}": measure(w, h, args.frames, args.seed, clock) for w, h in MODES}
     shown = table(results)
     print(shown.to_text())
-    setup = conditions(args)
-    told = "; ".join(f"{k} {v}" for k, v in setup.items())
-    args.results.mkdir(parents=True, exist_ok=True)
     medians = {mode: {k: round(float(np.median(v)), 2) for k, v in times.items()} for mode, times in results.items()}
-    document = {"setup": setup, "median_ms": medians}
-    (args.results / "capture.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    (args.results / "capture.md").write_text(f"{shown.to_markdown()}\n\nConditions: {told}.\n", encoding="utf-8")
+    keep(args.results, "capture", args, {"median_ms": medians}, [shown])
     missed = [f"{w}x{h}" for (w, h), ms in MODES.items() if medians[f"{w}x{h}"]["together"] > ms]
     if missed:
         print(f"missed: {', '.join(missed)}", file=sys.stderr)

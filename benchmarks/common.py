@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,12 +14,13 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
-import page  # noqa: E402
+from machine import machine, versions  # noqa: E402
 from steps import StepFailedError, Steps  # noqa: E402
 
 from edge_ad.evaluation.tables import Table  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results"
+ABSOLUTE = re.compile(r"(?<![^\s'\"(:=,])/[^\s'\":;,)/][^\s'\":;,)]*")
 Body = Callable[[argparse.Namespace, Steps, Path], tuple[dict[str, Any], Sequence[Table]]]
 
 
@@ -64,17 +66,31 @@ def finish(name: str, args: argparse.Namespace, total: int, body: Body) -> int:
         except StepFailedError as e:
             print(f"error: {e}", file=sys.stderr)
             return 1
-    setup = conditions(args)
-    document = {"setup": setup, "seconds": steps.seconds, "result": document}
-    args.results.mkdir(parents=True, exist_ok=True)
-    (args.results / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    told = "; ".join(f"{k} {v}" for k, v in setup.items())
-    text = "\n\n".join([*(t.to_markdown() for t in tables), f"Conditions: {told}."])
-    (args.results / f"{name}.md").write_text(text + "\n", encoding="utf-8")
     for table in tables:
         print("\n" + table.to_text())
-    print(f"\nwrote {args.results / name}.json and .md")
+    keep(args.results, name, args, {"seconds": steps.seconds, "result": document}, tables)
     return 0
+
+
+def keep(folder: Path, name: str, args: argparse.Namespace, document: dict[str, Any], tables: Sequence[Table]) -> None:
+    """Write ``NAME.json`` (the conditions, then ``document``) and ``NAME.md`` (the tables, then the conditions)."""
+    setup = conditions(args)
+    told = "; ".join(f"{k} {v}" for k, v in setup.items())
+    text = "\n\n".join([*(t.to_markdown() for t in tables), f"Conditions: {told}."])
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = last_names({"setup": setup, **document})
+    (folder / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(last_names(text) + "\n", encoding="utf-8")
+    print(f"\nwrote {folder / name}.json and .md")
+
+
+def last_names(found: Any) -> Any:
+    """``found`` with every absolute path in its texts cut to its last name: a result speaks of no one's folders."""
+    if isinstance(found, str):
+        return ABSOLUTE.sub(lambda match: Path(match[0]).name, found)
+    if isinstance(found, dict):
+        return {key: last_names(value) for key, value in found.items()}
+    return [last_names(value) for value in found] if isinstance(found, (list, tuple)) else found
 
 
 def conditions(args: argparse.Namespace) -> dict[str, str]:
@@ -82,7 +98,7 @@ def conditions(args: argparse.Namespace) -> dict[str, str]:
     options = {k: v for k, v in vars(args).items() if k not in ("work", "results", "source") and v not in (None, "")}
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "machine": page.machine(),
-        "versions": page.versions(),
+        "machine": machine(),
+        "versions": versions(),
         "options": " ".join(f"--{k.replace('_', '-')} {v}" for k, v in options.items()) or "none",
     }

@@ -34,15 +34,8 @@ from edge_ad.runtime.device.sizes import Sizes
 from edge_ad.runtime.device.slot import Slot
 from edge_ad.runtime.device.weights import Layer, ScoreWeights, TextLayer
 from edge_ad.runtime.driver import PyCudaDriver
-from edge_ad.runtime.kernels.cost import (
-    DEVICES,
-    Device,
-    Problem,
-    costs,
-    grouping_work,
-    interpolation_work,
-    sampling_work,
-)
+from edge_ad.runtime.kernels.cost import Problem, costs, grouping_work, interpolation_work, sampling_work
+from edge_ad.runtime.kernels.floor import DEVICES, Device
 from edge_ad.runtime.kernels.launch import Launch, consecutive_buckets, smoothing, tile_buckets
 from edge_ad.runtime.kernels.score_cost import ScoreProblem, score_costs
 
@@ -118,6 +111,7 @@ def problem(a: argparse.Namespace) -> tuple[Sizes, ScoreWeights]:
     sizes = Sizes(
         size=a.size,
         stride=1,
+        score_stride=1,
         grid=a.grid,
         dim_rgb=d_rgb,
         groups=a.groups,

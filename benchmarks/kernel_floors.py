@@ -17,7 +17,8 @@ import numpy as np
 
 from edge_ad.files import write_text
 from edge_ad.presets import load_preset
-from edge_ad.runtime.kernels.cost import DEVICES, Problem, costs, grouping_work, interpolation_work, sampling_work
+from edge_ad.runtime.kernels.cost import Problem, costs, grouping_work, interpolation_work, sampling_work
+from edge_ad.runtime.kernels.floor import DEVICES
 from edge_ad.runtime.kernels.launch import smoothing, tile_buckets
 from edge_ad.runtime.kernels.score_cost import ScoreProblem, score_costs
 from edge_ad.runtime.pointops import farthest_point_sample
@@ -84,19 +85,13 @@ def main() -> None:
     names = " | ".join(f"{d.name} ms" for d in DEVICES)
     lines.append(f"| kernel | MB | million operations | {names} |\n|---|---|---|{'---|' * len(DEVICES)}")
     totals = [0.0] * len(DEVICES)
-    for cost in costs(problem, buckets, sampling, grouping, interpolation, filters):
+    counted = costs(problem, buckets, sampling, grouping, interpolation, filters)
+    for cost in (*counted, *score_costs(scoring(len(points), size, given.groups))):
         floors = [cost.floor_ms(d) for d in DEVICES]
-        if cost.kernel != "three_nearest":  # the other one of the two is launched
-            totals = [a + b for a, b in zip(totals, floors, strict=True)]
-        text = " | ".join(f"{f:.4f}" for f in floors)
-        operations = (cost.operations + cost.float64) / 1e6
-        lines.append(f"| {cost.kernel} | {cost.bytes / 1e6:.2f} | {operations:.2f} | {text} |")
-    for score in score_costs(scoring(len(points), size, given.groups)):
-        floors = [score.floor_ms(d) for d in DEVICES]
         totals = [a + b for a, b in zip(totals, floors, strict=True)]
         text = " | ".join(f"{f:.4f}" for f in floors)
-        operations = (score.operations + score.tensor) / 1e6
-        lines.append(f"| {score.kernel} | {score.bytes / 1e6:.2f} | {operations:.2f} | {text} |")
+        operations = (cost.operations + cost.float64 + cost.tensor) / 1e6
+        lines.append(f"| {cost.kernel} | {cost.bytes / 1e6:.2f} | {operations:.2f} | {text} |")
     lines.append(f"| all | | | {' | '.join(f'{t:.3f}' for t in totals)} |")
     print("\n".join(lines))
     if given.write:

@@ -118,7 +118,7 @@ class FastPath:
     def map(self, terms: dict[str, Any], valid: Any) -> Any:
         f = self.preset.fusion
         flat = np.zeros(valid.shape, np.float32)
-        flat[valid] = fuse(terms, f.alpha, f.beta, (1.0, 1.0, 1.0))
+        flat[valid] = fuse(terms, f, (1.0, 1.0, 1.0))
         return smooth(flat, f, valid)
 
 

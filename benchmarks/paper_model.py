@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 import onnx
 
 sys.path.insert(0, str(Path(__file__).parent))  # also for `python -m benchmarks.NAME`
-from common import RESULTS, conditions  # noqa: E402
+from common import RESULTS, keep  # noqa: E402
 
 from edge_ad.evaluation.tables import Table  # noqa: E402
 from edge_ad.frame import F32, Frame, Intrinsics, Sample, SampleTransform  # noqa: E402
@@ -110,17 +109,9 @@ def sgemm_rate(repeats: int = 7) -> float:
 
 def output(name: str, args: argparse.Namespace, document: dict[str, Any], tables: Sequence[Table]) -> None:
     """Print the tables; with ``--write`` keep them as ``results/NAME.json`` and ``.md``."""
-    setup = conditions(args)
     for table in tables:
         print("\n" + table.to_text())
     if not args.write:
         print("\nnot written (pass --write)")
         return
-    folder: Path = getattr(args, "results", None) or RESULTS
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"setup": setup, "result": document}, indent=1)
-    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    told = "; ".join(f"{k} {v}" for k, v in setup.items())
-    body = "\n\n".join([*(t.to_markdown() for t in tables), f"Conditions: {told}."])
-    (folder / f"{name}.md").write_text(body + "\n", encoding="utf-8")
-    print(f"\nwrote {folder / name}.json and .md")
+    keep(getattr(args, "results", None) or RESULTS, name, args, {"result": document}, tables)

@@ -32,6 +32,11 @@ class InvalidFrame(EdgeAdError):
     """A frame that cannot be inspected. A run reports it as ``decision: invalid`` and goes on."""
 
 
+def one_line(text: object) -> str:
+    """Text with every run of white space as one blank: an error is one line."""
+    return " ".join(str(text).split())
+
+
 def missing_package(package: str, extra: str) -> EdgeAdError:
     """Error for an optional package that is not installed; names the extra that brings it."""
     return EdgeAdError(

@@ -33,14 +33,15 @@ _LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]{1,9})\.(?P<old>old\.)?tmp
 _swept: set[tuple[int, Path]] = set()
 
 
-def _dead(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a process with this number runs, whoever's it is."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return True
+        return False
     except OSError:
         pass
-    return False
+    return True
 
 
 def _final_name(entry: str) -> str:
@@ -62,7 +63,7 @@ def sweep(folder: Path, name: str | None = None) -> None:
     for entry in entries:
         found = _LEFTOVER.fullmatch(entry)
         path = folder / entry
-        if found is None or not _dead(int(found["pid"])) or name not in (None, _final_name(entry)):
+        if found is None or alive(int(found["pid"])) or name not in (None, _final_name(entry)):
             continue
         try:
             if path.is_dir() and not path.is_symlink():

@@ -4,62 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import re
 import statistics
 from html import escape
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import report
-
-from edge_ad.evaluation.tables import Table
+from machine import machine, versions
+from markup import decision, figure, html_table
 
 Document = dict[str, Any]
 GALLERY = 12
-VERSIONS = ("edge-ad", "numpy", "opencv-python", "onnxruntime", "torch", "tensorrt-rtx")
-
-STYLE = """
-:root { --paper: #fbfbf9; --ink: #1d2126; --dim: #61676f; --line: #dcdcd6; --card: #fff; --accent: #b3261e;
-  --good: #1d7a3a; --warn: #9a6200; --code: #f1f1ec; color-scheme: light dark; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14171a; --ink: #e6e7e4; --dim: #9aa1a8; --line: #2d3237;
-  --card: #1b1f23; --accent: #ff8a80; --good: #6fcf8c; --warn: #e0ab4f; --code: #20252a; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main, header > div, nav > div { max-width: 1120px; margin: 0 auto; padding: 0 24px; }
-header { padding: 44px 0 20px; } h1 { font-size: 30px; line-height: 1.2; margin: 0 0 8px; letter-spacing: -.01em; }
-header p { max-width: 76ch; margin: 6px 0; color: var(--dim); }
-nav { border-block: 1px solid var(--line); background: var(--paper); position: sticky; top: 0; z-index: 1; }
-nav a { display: inline-block; padding: 9px 18px 9px 0; color: var(--dim); text-decoration: none; }
-nav a:hover { color: var(--ink); }
-section { padding: 30px 0 6px; } h2 { font-size: 21px; margin: 0 0 6px; } h3 { font-size: 15px; margin: 26px 0 6px; }
-section > p { max-width: 80ch; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 12px; margin: 22px 0 8px; }
-.tile { border: 1px solid var(--line); background: var(--card); border-radius: 6px; padding: 12px 14px; }
-.tile b { display: block; font-size: 25px; font-weight: 600; font-variant-numeric: tabular-nums; }
-.tile span { color: var(--dim); font-size: 13px; line-height: 1.35; display: block; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 4px 0; min-width: 380px; }
-th, td { text-align: right; padding: 5px 14px; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { font-weight: 600; color: var(--dim); font-size: 13px; white-space: normal; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; } tfoot td { font-weight: 600; border-bottom: 0; }
-.note { color: var(--dim); font-size: 13px; margin: 2px 0; max-width: 96ch; }
-.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(400px, 1fr)); gap: 0 44px; }
-.three { display: grid; grid-template-columns: repeat(3, 1fr); gap: 10px; align-items: end; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(245px, 1fr)); gap: 16px; }
-@media (max-width: 720px) { .three, .two { grid-template-columns: 1fr; } }
-figure { margin: 0; } img { width: 100%; display: block; border-radius: 4px; background: #000; }
-figcaption { font-size: 13px; color: var(--dim); padding: 5px 0 2px; }
-.view { margin: 22px 0 30px; } .view h3 { margin-top: 0; }
-.tag { font-weight: 600; } .anomalous { color: var(--accent); } .normal { color: var(--good); }
-.invalid { color: var(--warn); }
-code { background: var(--code); padding: 1px 5px; border-radius: 3px; font-size: 13px; overflow-wrap: anywhere; }
-td code { white-space: normal; } td.left { text-align: left; white-space: normal; }
-footer { border-top: 1px solid var(--line); margin-top: 40px; padding: 18px 0 50px; color: var(--dim);
-  font-size: 13px; }
-"""
+STYLE = Path(__file__).with_name("page.css")
 
 STEP_TITLES = {
     "synth": "synthetic parts", "fit": "fit", "export": "export", "engine-onnxruntime": "engine, onnxruntime",
@@ -83,33 +39,14 @@ def write(demo: Path, *, quick: bool = False) -> None:
         "</main>",
         _foot(),
     ]
+    style = STYLE.read_text(encoding="utf-8")
     title = "edge-ad: colour + depth anomaly detection, demo"
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
+        f"<title>{title}</title><style>\n{style}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
     (demo / "index.html").write_text(page, encoding="utf-8")
-
-
-def html_table(table: Table) -> str:
-    """A :class:`Table` as HTML with its title and notes."""
-
-    def row(cells: tuple[str, ...], tag: str = "td") -> str:
-        return "<tr>" + "".join(f"<{tag}>{_decision(c)}</{tag}>" for c in cells) + "</tr>"
-
-    title = f"<h3>{escape(table.title)}</h3>" if table.title else ""
-    body = "".join(row(r) for r in table.rows)
-    foot = f"<tfoot>{''.join(row(r) for r in table.footer)}</tfoot>" if table.footer else ""
-    notes = "".join(f'<p class="note">{escape(n)}</p>' for n in table.notes)
-    head = row(table.columns, "th")
-    return f'{title}<div class="scroll"><table><thead>{head}</thead><tbody>{body}</tbody>{foot}</table></div>{notes}'
-
-
-def _decision(cell: str) -> str:
-    if cell in ("anomalous", "normal", "invalid"):
-        return f'<span class="tag {cell}">{cell}</span>'
-    return escape(cell)
 
 
 def _done(found: dict[str, Document], name: str) -> Document | None:
@@ -189,17 +126,10 @@ def _view(v: Document) -> str:
         (f"{base}/views/{v['view']}_heat.png", "anomaly over the threshold; black: not scored"),
         (f"{base}/{v['overlay']}", "overlay: heat, regions in mm², lost depth hatched"),
     )
-    cells = "".join(_figure(src, escape(text)) for src, text in figures)
+    cells = "".join(figure(src, escape(text)) for src, text in figures)
     return (
-        f'<div class="view"><h3>{escape(v["view"])}: {_decision(v["decision"])}</h3>'
+        f'<div class="view"><h3>{escape(v["view"])}: {decision(v["decision"])}</h3>'
         f'<div class="three">{cells}</div><p class="note">{escape(caption)}</p></div>'
-    )
-
-
-def _figure(source: str, caption: str) -> str:
-    return (
-        f'<figure><a href="{escape(source)}"><img loading="lazy" src="{escape(source)}" alt=""></a>'
-        f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
@@ -222,12 +152,12 @@ def _synthetic(found: dict[str, Document], demo: Path) -> str:
         out.append('<h3>Frames of the synthetic camera, as an operator sees them</h3><div class="grid">')
         for line in shown:
             truth = line["name"].rsplit("-", 1)[-1].replace("_", " ")
-            caption = f"{_decision(line['decision'])}, truly: {escape(truth)} ({escape(str(line['class']))})"
-            out.append(_figure(f"results/{line['files']['overlay']}", caption))
+            caption = f"{decision(line['decision'])}, truly: {escape(truth)} ({escape(str(line['class']))})"
+            out.append(figure(f"results/{line['files']['overlay']}", caption))
         out.append("</div>")
     if (demo / "sheet.png").is_file():
         out.append("<h3>Contact sheet of test parts</h3>")
-        out.append(_figure("sheet.png", "colour, depth, ground truth, anomaly map, mask at the class's threshold"))
+        out.append(figure("sheet.png", "colour, depth, ground truth, anomaly map, mask at the class's threshold"))
     return "".join(out) + "</section>"
 
 
@@ -296,28 +226,3 @@ def _foot() -> str:
         f"{escape(versions())}. Not measured here: any GPU, "
         "any Jetson, any live depth camera.</div></footer>"
     )
-
-
-def versions() -> str:
-    """Packages that the figures depend on."""
-    found = []
-    for name in VERSIONS:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
-
-
-def machine() -> str:
-    """Processor, cores and Python."""
-    return f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return match.group(1) if match else (platform.processor() or platform.machine())

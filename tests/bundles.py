@@ -9,12 +9,22 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_ad.bundle import Bundle, ClassEntry, GoldenFrame, GraphSpec, TensorSpec, golden_bytes, write_bundle
+from edge_ad.bundle import (
+    Bundle,
+    ClassEntry,
+    GoldenFrame,
+    GraphSpec,
+    TensorSpec,
+    Threshold,
+    golden_bytes,
+    write_bundle,
+)
 from edge_ad.bundle.golden import npz_bytes
 from edge_ad.frame import Frame, Intrinsics
 from edge_ad.presets import load_preset
 
 CLASSES = (ClassEntry("bracket", "a photo of a bracket"), ClassEntry("cap", "a photo of a cap"))
+THRESHOLD = Threshold(0.5, 0.4, 20, 0.01, "2025-01-01T00:00:00+00:00")
 ONNX_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "float16": TensorProto.FLOAT16}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -31,6 +32,15 @@ def write_camera(folder: Path) -> None:
     assert k is not None
     camera = {"width": k.width, "height": k.height, "fx": k.fx, "fy": k.fy, "ppx": k.ppx, "ppy": k.ppy}
     write_json(folder / "camera.json", {**camera, "depth_scale_m": 1e-4, "depth_aligned_to": "color"})
+
+
+def write_recordings(folder: Path, count: int = 3, change: Callable[[int, Frame], Frame] | None = None) -> Path:
+    """A camera and ``count`` cookies in one folder, each as ``change(number, frame)`` leaves it."""
+    for i in range(count):
+        frame = make_frame("cookie", i)
+        write_recording(folder, f"r{i}", frame if change is None else change(i, frame))
+    write_camera(folder)
+    return folder
 
 
 def write_parts(root: Path, *, train: int = 1, validation: int = 3, good: int = 2, defective: int = 2) -> Path:

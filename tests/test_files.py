@@ -24,6 +24,7 @@ from edge_ad.files import (
     write_json,
     write_npz,
 )
+from tests.killed import run_until_killed
 
 
 @pytest.fixture(scope="module")
@@ -172,15 +173,16 @@ def test_the_first_write_into_a_folder_clears_files_of_dead_processes(tmp_path: 
 
 
 KILLED = """
-import os, signal, sys
+import sys
 from pathlib import Path
 from edge_ad import files
+from tests.killed import run_until_killed
 path = Path(sys.argv[1])
 if sys.argv[2] == "folder":
     with files.new_folder(path, replace=True) as folder:
         (folder / "x").write_text("new")
-        os.kill(os.getpid(), signal.SIGKILL)
-files.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        kill()
+files.os.replace = lambda *_: kill()
 files.write_json(path, {"new": 1})
 """
 
@@ -193,8 +195,7 @@ def test_a_kill_leaves_the_old_one(tmp_path: Path, what: str) -> None:
         (target / "x").write_text("old")
     else:
         write_json(target, {"old": 1})
-    done = subprocess.run([sys.executable, "-c", KILLED, str(target), what], capture_output=True, timeout=60)
-    assert done.returncode == -9, done.stderr
+    run_until_killed(KILLED, target, what)
     assert len(names(tmp_path)) == 2
     assert (target / "x").read_text() == "old" if what == "folder" else json.loads(target.read_text()) == {"old": 1}
     files._swept.clear()  # as a new process has it

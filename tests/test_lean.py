@@ -24,6 +24,7 @@ LEAN = (
     "errors",
     "files",
     "frame",
+    "system",
     "bundle",
     "presets",
     "data",
@@ -167,7 +168,10 @@ def test_every_third_party_import_is_a_declared_package(module: str) -> None:
 
 # arrow: who may not import whom
 ARROWS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (("errors", "files", "frame"), ("runtime", "data", "engines", "sensors", "outputs", "calibration", "bundle")),
+    (
+        ("errors", "files", "frame", "system"),
+        ("runtime", "data", "engines", "sensors", "outputs", "calibration", "bundle"),
+    ),
     (("bundle",), ("runtime", "data", "engines", "sensors", "outputs", "calibration")),
     (("runtime", "data", "engines"), ("sensors", "outputs", "calibration", "evaluation")),
     (("sensors",), ("outputs", "engines", "calibration", "evaluation")),

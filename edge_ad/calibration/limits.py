@@ -12,9 +12,9 @@ import numpy as np
 from edge_ad.bundle import Bundle, Threshold
 from edge_ad.calibration.thresholds import mask_threshold_for, threshold_for
 from edge_ad.data.augment import augmented_items
-from edge_ad.data.dataset import Dataset
+from edge_ad.data.dataset import Dataset, Item
 from edge_ad.errors import EdgeAdError
-from edge_ad.evaluation.runner import ScoredPart, score_items
+from edge_ad.evaluation.runner import ScoredPart, score_items_at_strides
 
 LOST_MARGIN = 1.5
 """The lost-depth limit is at least this many times the largest share that a good part showed."""
@@ -71,7 +71,7 @@ def calibrate(
     backend: str = "onnxruntime",
     precision: str = "fp32",
     jobs: int = 0,
-    track: Callable[[Iterable[ScoredPart], int, str], Iterable[ScoredPart]] | None = None,
+    track: Callable[[Iterable[Any], int, str], Iterable[Any]] | None = None,
     scored_with: tuple[Bundle, str] | None = None,
 ) -> LimitsReport:
     """Set the limits of every class that ``data`` has good parts of, and write them into the bundle.
@@ -99,16 +99,24 @@ def calibrate(
         warnings.append(
             "these are the parts of the fit, not held-out ones: the rate is promised for parts like them only"
         )
+    items: list[Item] = []
     for name in names:
-        items = augmented_items(data.select(name, split, "good"), augment, rotate=preset.geometry.pose == "free")
+        of_class = augmented_items(data.select(name, split, "good"), augment, rotate=preset.geometry.pose == "free")
         # Refuse before the work rather than after it.
-        threshold_for(np.zeros(len(items)), rate, class_name=name)
-        parts = list(
-            score_items(scorer, items, backend=backend, precision=scored_in, class_name=name, jobs=jobs, track=track)
-        )
-        usable = [p for p in parts if not p.error]
-        warnings += [f"{p.item.name} was left out: {p.error}" for p in parts if p.error]
-        found.append(_limits(name, usable, rate, preset.limits.lost_share, preset.fusion.score == "max", bool(augment)))
+        threshold_for(np.zeros(len(of_class)), rate, class_name=name)
+        items += of_class
+    # One call for all classes: processes start, and load the model, once. Maps are kept where the limit is set on them.
+    is_max = preset.fusion.score == "max"
+    scored = score_items_at_strides(
+        scorer, items, [scorer.stride], backend=backend, precision=scored_in, maps=not is_max, jobs=jobs, track=track
+    )
+    parts: dict[str, list[ScoredPart]] = {name: [] for name in names}
+    for (part,) in scored:
+        parts[part.item.class_name].append(part)
+    for name in names:
+        usable = [p for p in parts[name] if not p.error]
+        warnings += [f"{p.item.name} was left out: {p.error}" for p in parts[name] if p.error]
+        found.append(_limits(name, usable, rate, preset.limits.lost_share, is_max, bool(augment)))
     absent = [c for c in bundle.class_names if c not in names]
     if absent:
         warnings.append(f"no good parts of {', '.join(absent)}: their thresholds stay as they were")

@@ -6,13 +6,9 @@ data's test split. The choice is the most accurate candidate whose median latenc
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +17,11 @@ from edge_ad.bundle import Bundle, OperatingPoint
 from edge_ad.calibration.accuracy import Accuracy, Track, measure_accuracy
 from edge_ad.calibration.limits import LimitsReport, calibrate
 from edge_ad.calibration.thresholds import threshold_for
-from edge_ad.data.dataset import Dataset, Item
-from edge_ad.errors import EdgeAdError, InvalidFrame
-from edge_ad.parallel import cores, end_with_parent
-from edge_ad.runtime.profiling.machine import processor_name
+from edge_ad.calibration.timing import Timed, Timing, time_afresh
+from edge_ad.data.dataset import Dataset
+from edge_ad.errors import EdgeAdError
+from edge_ad.parallel import cores
+from edge_ad.system import processor_name
 
 FRAMES_KEPT = 6
 """Different frames that the timing cycles through: few, so that the memory is the detector's."""
@@ -34,15 +31,18 @@ TIE = 5e-4
 
 @dataclass(frozen=True)
 class Row:
-    """One candidate. p50_ms, p90_ms : one frame, all threads. peak_mb : of the process. reason : why it is out."""
+    """One candidate. time : None where it could not be measured; then ``reason`` says why it is out."""
 
     point: OperatingPoint
-    p50_ms: float = float("nan")
-    p90_ms: float = float("nan")
-    peak_mb: float = float("nan")
+    time: Timed | None = None
     accuracy: Accuracy | None = None
     reason: str = ""
     pareto: bool = False
+
+    @property
+    def measured(self) -> bool:
+        """Whether it has all its figures."""
+        return not self.reason and self.time is not None and self.accuracy is not None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, without what was not measured."""
@@ -52,9 +52,7 @@ class Row:
             "stride": p.stride,
             "precision": p.precision,
             "backend": p.backend,
-            "p50_ms": self.p50_ms,
-            "p90_ms": self.p90_ms,
-            "peak_mb": self.peak_mb,
+            **({} if self.time is None else asdict(self.time)),
             "pareto": self.pareto,
             "reason": self.reason,
             **({} if self.accuracy is None else asdict(self.accuracy)),
@@ -71,16 +69,6 @@ class Tuning:
     limits: LimitsReport
     notes: tuple[str, ...] = ()
     measured: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Picklable job of one timing."""
-
-    path: Path
-    point: OperatingPoint
-    items: tuple[Item, ...]
-    frames: int
 
 
 def candidates(
@@ -119,49 +107,14 @@ def available_precisions(bundle: Bundle, backends: Sequence[str]) -> tuple[str, 
     return found
 
 
-def time_point(job: Timing) -> tuple[float, float, float]:
-    """(p50 ms, p90 ms, peak MB) of one point, in this process; the golden frames decide about it first."""
-    from edge_ad.engines.gate import ensure
-    from edge_ad.runtime.detector import Detector
-    from edge_ad.runtime.profiling.memory import peak_mb
-
-    point = job.point
-    view = Bundle.open(job.path, verify=False).as_variant(point.variant, point.stride)
-    detector = Detector(view, point.backend, point.precision, cores(), need_threshold=False)
-    ensure(detector, point.backend)
-    frames = []
-    for item in job.items:
-        try:
-            frames.append(item.frame())
-        except InvalidFrame:
-            continue
-    if not frames:
-        raise EdgeAdError("none of the frames to time could be read", "at least one")
-    for frame in frames[:2]:
-        detector(frame)
-    times = [detector(frames[i % len(frames)]).times_ms["total"] for i in range(job.frames)]
-    p50, p90 = np.percentile(times, (50, 90))
-    return float(p50), float(p90), peak_mb()
-
-
-def in_own_process(function: Callable[[Timing], tuple[float, float, float]], job: Timing) -> tuple[float, float, float]:
-    """``function(job)`` in a fresh process, whose memory holds nothing else."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent) as pool:
-        try:
-            return pool.submit(function, job).result()
-        except BrokenProcessPool:
-            raise EdgeAdError("the process died", "it to end well", "free some memory") from None
-
-
 def mark_pareto(rows: Sequence[Row]) -> list[Row]:
     """Mark the rows that no other one beats in latency, memory and accuracy at once."""
 
     def figures(row: Row) -> tuple[float, float, float]:
-        assert row.accuracy is not None
-        return row.p50_ms, row.peak_mb, -row.accuracy.value
+        assert row.accuracy is not None and row.time is not None
+        return row.time.p50_ms, row.time.peak_mb, -row.accuracy.value
 
-    alive = [r for r in rows if not r.reason and r.accuracy is not None]
+    alive = [r for r in rows if r.measured]
 
     def beaten(row: Row) -> bool:
         mine = figures(row)
@@ -174,30 +127,39 @@ def mark_pareto(rows: Sequence[Row]) -> list[Row]:
     return [replace(r, pareto=r in alive and not beaten(r)) for r in rows]
 
 
-def choose(rows: Sequence[Row], target_ms: float) -> Row:
-    """The most accurate row whose median meets the target; of equal ones the fastest.
+def choose(rows: Sequence[Row], target_ms: float | None = None, target_fps: float | None = None) -> Row:
+    """The most accurate row that meets the targets; of equal ones the fastest.
+
+    target_ms : for the median of one frame in flight. target_fps : frames a second in throughput mode.
 
     Raises
     ------
     EdgeAdError
-        None meets it: which is the fastest, and how fast that is.
+        None meets them: which is the fastest, and how fast that is.
     """
-    alive = [r for r in rows if not r.reason and r.accuracy is not None]
-    meets = [r for r in alive if r.p50_ms <= target_ms]
+    alive = [(r, r.time, r.accuracy) for r in rows if r.time is not None and r.accuracy is not None and not r.reason]
     if not alive:
         raise EdgeAdError("no candidate could be measured", "at least one", rows[0].reason if rows else "")
+    ms, fps = target_ms or float("inf"), target_fps or 0.0
+    meets = [(r, t, a) for r, t, a in alive if t.p50_ms <= ms and t.per_second >= fps]
     if not meets:
-        fastest = min(alive, key=lambda r: r.p50_ms)
+        fastest, time, _ = min(alive, key=lambda found: found[1].p50_ms)
         raise EdgeAdError(
-            f"no point meets {target_ms:g} ms; the fastest ({fastest.point}) takes {fastest.p50_ms:.1f} ms",
+            f"no point meets {target_text(target_ms, target_fps)}; the fastest ({fastest.point}) takes "
+            f"{time.p50_ms:.1f} ms and reaches {time.per_second:.1f} frames/s",
             "a target that one of them meets",
-            "raise --target-ms, or fit smaller variants: edge-ad fit --variants",
+            "choose another target, or fit smaller variants: edge-ad fit --variants",
         )
-    best = max(r.accuracy.value for r in meets if r.accuracy is not None)
-    ranked = any(r.accuracy.ranked for r in meets if r.accuracy is not None)
-    tie = TIE if ranked else 0.0  # a correlation has no such noise: the exact model stays the best
-    near = [r for r in meets if r.accuracy is not None and r.accuracy.value >= best - tie]
-    return min(near, key=lambda r: r.p50_ms)
+    best = max(a.value for _, _, a in meets)
+    # A correlation has no such noise: the exact model stays the best.
+    tie = TIE if any(a.ranked for _, _, a in meets) else 0.0
+    return min((found for found in meets if found[2].value >= best - tie), key=lambda found: found[1].p50_ms)[0]
+
+
+def target_text(target_ms: float | None, target_fps: float | None) -> str:
+    """The targets for people."""
+    told = [f"{target_ms:g} ms"] if target_ms else []
+    return " and ".join(told + ([f"{target_fps:g} frames/s"] if target_fps else []))
 
 
 def check_calibration_parts(bundle: Bundle, data: Dataset, split: str, rate: float) -> None:
@@ -219,7 +181,8 @@ def tune(
     data: Dataset,
     points: Sequence[OperatingPoint],
     *,
-    target_ms: float,
+    target_ms: float | None = None,
+    target_fps: float | None = None,
     split: str = "validation",
     rate: float = 0.05,
     frames: int = 20,
@@ -233,6 +196,7 @@ def tune(
 
     Parameters
     ----------
+    target_ms, target_fps : at least one of them (:func:`choose`).
     frames : timed frames a point. limit : test parts a class and defect; 0: all. show : gets all rows before the
         choice, so that they are seen even if none meets the target. track : wraps the parts to show progress.
 
@@ -247,9 +211,9 @@ def tune(
     rows: list[Row] = []
     for number, point in enumerate(points, start=1):
         try:
-            p50, p90, peak = in_own_process(time_point, Timing(bundle.path, point, few, frames))
-            rows.append(Row(point, p50, p90, peak))
-            say(f"{number}/{len(points)} {point}: {p50:.1f} ms")
+            time = time_afresh(Timing(bundle.path, point, few, frames))
+            rows.append(Row(point, time))
+            say(f"{number}/{len(points)} {point}: {time.p50_ms:.1f} ms, {time.per_second:.1f} frames/s")
         except EdgeAdError as e:
             rows.append(Row(point, reason=str(e)))
             say(f"{number}/{len(points)} {point}: left out: {e}")
@@ -269,7 +233,7 @@ def tune(
             rows[i] = replace(rows[i], accuracy=accuracy)
     rows = mark_pareto(rows)
     show(rows)
-    chosen = choose(rows, target_ms)
+    chosen = choose(rows, target_ms, target_fps)
     p = chosen.point
     say(f"thresholds of {p}")
     report = calibrate(
@@ -284,7 +248,7 @@ def tune(
     )
     base = rows[0].accuracy
     measured = {
-        "target_ms": target_ms,
+        **{k: v for k, v in (("target_ms", target_ms), ("target_fps", target_fps)) if v},
         "false_reject_rate": rate,
         "data": data.root.resolve().name,
         "processor": processor_name(),

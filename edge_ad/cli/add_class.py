@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_ad.cli import options
 from edge_ad.cli.common import cli_errors, echo_json, log, progress
 
 if TYPE_CHECKING:
@@ -15,19 +16,17 @@ if TYPE_CHECKING:
 
 @click.command(name="add-class")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("bundle", type=click.Path(path_type=Path))
+@options.bundle
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Good parts of the new class.")
 @click.option("--class", "name", required=True, help="The new class's name.")
-@click.option("--layout", default="auto", show_default=True, help="auto, mvtec3d, eyecandies or recordings.")
+@options.layout
 @click.option("--steps", default=400, show_default=True, type=click.IntRange(min=1), help="Steps of training.")
 @click.option("--cache", default=None, type=click.Path(path_type=Path), help="For features; default MODEL.cache.")
-@click.option(
-    "--checkpoints", default=None, type=click.Path(path_type=Path), help="Folder of the encoders' checkpoint files."
-)
+@options.checkpoints
 @click.option(
     "--keep-limits", is_flag=True, help="Keep the old classes' thresholds, though their maps change a little."
 )
-@click.option("--jobs", default=0, type=click.IntRange(min=0), help="Processes for features; 0: one a core, at most 8.")
+@options.feature_jobs
 @click.option("--threads", default=0, type=click.IntRange(min=0), help="Threads for training; 0: one a core.")
 @cli_errors
 def command(

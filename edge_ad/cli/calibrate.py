@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_ad.cli import options
 from edge_ad.cli.common import cli_errors, echo_json, log, progress
 
 if TYPE_CHECKING:
@@ -25,25 +26,14 @@ def command() -> None:
 
 
 @command.command(name="thresholds")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@options.bundle
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Good parts that fit has not seen.")
-@click.option("--layout", default="auto", show_default=True, help="auto, mvtec3d, eyecandies or recordings.")
-@click.option("--class-name", default=None, help="Class of a flat folder of recordings.")
-@click.option("--split", default="validation", show_default=True, help="Which split holds the good parts.")
-@click.option(
-    "--false-reject-rate",
-    "rate",
-    default=0.05,
-    show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share of good parts that may be rejected.",
-)
-@click.option("--augment", default=0, show_default=True, type=click.IntRange(min=0), help="Variations of every frame.")
-@click.option("--backend", default="onnxruntime", show_default=True)
-@click.option("--precision", default="fp32", show_default=True)
-@click.option("--variant", default="base", show_default=True, help="A variant that the bundle carries.")
-@click.option("--score-stride", default=1, show_default=True, type=int, help="Score every n-th pixel; 1: exact.")
-@click.option("--jobs", default=0, type=click.IntRange(min=0), help="Processes; 0: one a core, at most 8.")
+@options.layout
+@options.class_name
+@options.good_parts
+@options.augment
+@options.point
+@options.jobs
 @cli_errors
 def thresholds(
     bundle: Path,

@@ -38,7 +38,7 @@ def _frame_options(callback: Callable[..., object]) -> Callable[..., object]:
 @click.option("--frames", default=64, show_default=True, type=click.IntRange(min=1), help="Frames to calibrate on.")
 @click.option(
     "--method",
-    default="entropy",
+    default="mse",
     show_default=True,
     type=click.Choice(["minmax", "percentile", "entropy", "mse"]),
     help="How a layer's range is chosen.",
@@ -57,8 +57,9 @@ def _frame_options(callback: Callable[..., object]) -> Callable[..., object]:
     help="Points that INT8 may cost; the costliest blocks stay FP16 until it is met. Not measured without it.",
 )
 @click.option(
-    "--parts", default=48, show_default=True, type=click.IntRange(min=2), help="Parts a class for --max-drop."
+    "--parts", default=0, type=click.IntRange(min=0), help="Parts a class for --max-drop. Default: the whole split."
 )
+@click.option("--every-layer", is_flag=True, help="In INT8 also the layers that cost most; else they stay FP16.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Sensitivity as PNG. Default: BUNDLE-int8.png.")
 @click.option("--table", type=click.Path(path_type=Path), help="Apply a calibration table instead of making one.")
 @cli_errors
@@ -75,20 +76,22 @@ def int8(
     percentile: float,
     max_drop: float | None,
     parts: int,
+    every_layer: bool,
     picture: Path | None,
     table: Path | None,
     as_json: bool,
 ) -> None:
     """Put INT8 graphs into BUNDLE: ranges from real frames, Q/DQ on its linear and convolution layers.
 
-    Needs the extra `export`, so it runs on the workstation. With --max-drop every block is measured alone in the task's
-    own metrics (I-AUROC and AUPRO@30 % on the test split; with good parts only, the map's correlation and the
-    false-reject rate), and the costliest stay FP16. The table lies in the bundle as precision/int8.txt. Set INT8's own
-    thresholds afterwards: edge-ad calibrate thresholds BUNDLE --data DIR --precision int8.
+    Needs the extra `export`, so it runs on the workstation. The few layers at which most of the error arises stay FP16.
+    With --max-drop every block is measured alone in the task's own metrics (I-AUROC and AUPRO@30 % on the test split;
+    with good parts only, the map's correlation and the false-reject rate), and the costliest stay FP16 too. The table
+    lies in the bundle as precision/int8.txt. Set INT8's own thresholds afterwards: edge-ad calibrate thresholds BUNDLE
+    --data DIR --precision int8.
 
     \b
     Example:
-      edge-ad calibrate int8 demo/bundle --data demo/parts --method entropy --max-drop 0.2
+      edge-ad calibrate int8 demo/bundle --data demo/parts --max-drop 0.2
     """
     from edge_ad.bundle import Bundle
     from edge_ad.calibration.int8.table import read_table
@@ -119,6 +122,7 @@ def int8(
             where,
             method=method,
             percentile=percentile,
+            every_layer=every_layer,
             max_drop=max_drop,
             measure_on=measure_on,
             jobs=jobs,

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from edge_ad.cli.common import cli_errors, echo_json
+from edge_ad.errors import one_line
 
 
 @dataclass(frozen=True)
@@ -111,5 +112,5 @@ def _row(source: Source, search: bool) -> dict[str, Any]:
             with silent():
                 row["devices"] = import_module(source.lists).connected()
         except Exception as e:  # a maker's SDK that fails must not hide the other sources
-            row["error"] = " ".join(str(e).split()) or type(e).__name__
+            row["error"] = one_line(e) or type(e).__name__
     return row

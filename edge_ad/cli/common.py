@@ -15,7 +15,7 @@ from typing import Any, TextIO, TypeVar
 
 import click
 
-from edge_ad.errors import EdgeAdError
+from edge_ad.errors import EdgeAdError, one_line
 
 T = TypeVar("T")
 USER_ERROR = 1
@@ -32,11 +32,6 @@ def forgiving_streams() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
-
-
-def one_line(text: object) -> str:
-    """Text with every run of white space as one blank: an error is one line."""
-    return " ".join(str(text).split())
 
 
 def internal_error(error: BaseException) -> int:

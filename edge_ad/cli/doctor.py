@@ -20,6 +20,8 @@ from edge_ad import __version__
 from edge_ad.cli.common import cli_errors, echo_json
 from edge_ad.engines.board import board_checks, gather
 from edge_ad.engines.known_faults import known_faults, version_tuple
+from edge_ad.parallel import cores
+from edge_ad.system import CPUINFO, processor_name, told_by
 
 # (distribution, module, extra that brings it; "" is the lean core)
 PACKAGES: tuple[tuple[str, str, str], ...] = (
@@ -102,26 +104,20 @@ def jobs(modules: Iterable[str]) -> list[dict[str, Any]]:
 
 def cpu() -> dict[str, Any]:
     """Model, cores this process may use, and the vector flags that matter here."""
-    info = _read("/proc/cpuinfo")
-    model = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", info, re.MULTILINE)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", told_by(CPUINFO), re.MULTILINE)
     present = set(flags.group(1).split()) if flags else set()
-    try:
-        usable = len(os.sched_getaffinity(0))
-    except AttributeError:
-        usable = os.cpu_count() or 1
     wanted = ARM_FLAGS if platform.machine() in ("aarch64", "arm64") else CPU_FLAGS
     return {
-        "model": model.group(1).strip() if model else platform.processor() or platform.machine(),
+        "model": processor_name(),
         "cores": os.cpu_count(),
-        "usable_cores": usable,
+        "usable_cores": cores(),
         "flags": [flag for flag in wanted if flag in present],
     }
 
 
 def memory() -> dict[str, float | None]:
     """Total and available memory in GiB."""
-    info = dict(re.findall(r"^(\w+):\s+(\d+) kB$", _read("/proc/meminfo"), re.MULTILINE))
+    info = dict(re.findall(r"^(\w+):\s+(\d+) kB$", told_by(Path("/proc/meminfo")), re.MULTILINE))
 
     def gib(key: str) -> float | None:
         return round(int(info[key]) / 2**20, 1) if key in info else None
@@ -131,8 +127,8 @@ def memory() -> dict[str, float | None]:
 
 def gpu() -> dict[str, Any]:
     """Is an NVIDIA driver here? Asks files and ``nvidia-smi``; never opens the device."""
-    driver = re.search(r"Kernel Module.*?\s(\d+\.\d[\d.]*)\s", _read("/proc/driver/nvidia/version"))
-    tegra = _read("/etc/nv_tegra_release").partition("\n")[0].lstrip("# ").strip()
+    driver = re.search(r"Kernel Module.*?\s(\d+\.\d[\d.]*)\s", told_by(Path("/proc/driver/nvidia/version")))
+    tegra = told_by(Path("/etc/nv_tegra_release")).partition("\n")[0].lstrip("# ").strip()
     nodes = [str(p) for pattern in ("nvidia[0-9]*", "nvhost-gpu", "nvgpu") for p in sorted(Path("/dev").glob(pattern))]
     return {
         "visible": bool(nodes),
@@ -209,13 +205,6 @@ def examine() -> dict[str, Any]:
         "board": [dataclasses.asdict(check) for check in board_checks(gather())],
         "warnings": warnings(found, capabilities, (sys.version_info[0], sys.version_info[1])),
     }
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def _print(report: dict[str, Any]) -> None:

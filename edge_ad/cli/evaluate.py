@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_ad.cli import options
 from edge_ad.cli.common import cli_errors, echo_json, log, progress
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @click.command(name="evaluate")
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Data set with a test split.")
-@click.option("--layout", default="auto", show_default=True, help="auto, mvtec3d, eyecandies or recordings.")
+@options.layout
 @click.option(
     "--class", "class_name", default=None, help="Inspect every part as this class, or auto. Default: its label."
 )
@@ -33,11 +34,8 @@ if TYPE_CHECKING:
 )
 @click.option("--ablation", is_flag=True, help="Also score by colour alone and by depth alone.")
 @click.option("--limit", default=0, type=click.IntRange(min=0), help="At most so many test parts a class and defect.")
-@click.option("--backend", default="onnxruntime", show_default=True)
-@click.option("--precision", default="fp32", show_default=True)
-@click.option("--variant", default="base", show_default=True, help="A variant that the bundle carries.")
-@click.option("--score-stride", default=1, show_default=True, type=int, help="Score every n-th pixel; 1: exact.")
-@click.option("--jobs", default=0, type=click.IntRange(min=0), help="Processes; 0: one a core, at most 8.")
+@options.point
+@options.jobs
 @cli_errors
 def command(
     target: Path,

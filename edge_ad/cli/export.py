@@ -6,19 +6,18 @@ from pathlib import Path
 
 import click
 
+from edge_ad.cli import options
 from edge_ad.cli.common import cli_errors, echo_json, log
 
 
 @click.command(name="export")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("bundle", type=click.Path(path_type=Path))
+@options.bundle
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Good parts for the golden frames.")
-@click.option("--layout", default="auto", show_default=True, help="auto, mvtec3d, eyecandies or recordings.")
-@click.option("--class-name", default=None, help="Class of a flat folder of recordings.")
+@options.layout
+@options.class_name
 @click.option("--golden", default=4, show_default=True, type=click.IntRange(1, 32), help="Good golden frames.")
-@click.option(
-    "--checkpoints", default=None, type=click.Path(path_type=Path), help="Folder of the encoders' checkpoint files."
-)
+@options.checkpoints
 @click.option("--force", is_flag=True, help="Replace BUNDLE if it is one.")
 @cli_errors
 def command(

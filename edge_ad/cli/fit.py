@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_ad.cli import options
 from edge_ad.cli.common import cli_errors, echo_json, log, progress
 
 if TYPE_CHECKING:
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of good parts.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model directory to write.")
 @click.option("--preset", "preset_name", default="compact", show_default=True, help="compact, paper, cfm or a file.")
-@click.option("--layout", default="auto", show_default=True, help="auto, mvtec3d, eyecandies or recordings.")
+@options.layout
 @click.option("--class-name", default=None, help='Name of the one class, as it is spoken: "hex nut".')
 @click.option("--classes", default="", help="Comma-separated classes to fit; all by default.")
 @click.option("--set", "overrides", multiple=True, metavar="TABLE.FIELD=VALUE", help="Change a field of the preset.")
-@click.option("--augment", default=0, show_default=True, type=click.IntRange(min=0), help="Variations of every frame.")
+@options.augment
 @click.option(
     "--variants",
     default="",
@@ -30,17 +31,12 @@ if TYPE_CHECKING:
     help="Also fit smaller variants for edge-ad tune, e.g. 'light: groups=256; short: layers=4'.",
 )
 @click.option("--cache", default=None, type=click.Path(path_type=Path), help="For features; default OUT.cache.")
-@click.option(
-    "--checkpoints",
-    default=None,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of the encoders' checkpoint files.",
-)
+@options.checkpoints
 @click.option("--seed", default=None, type=click.IntRange(0, 2**31 - 1), help="Instead of the preset's.")
 @click.option("--epochs", default=None, type=click.IntRange(min=1), help="Instead of the preset's.")
 @click.option("--min-steps", default=600, show_default=True, type=click.IntRange(min=1), help="For small sets.")
 @click.option("--samples-per-step", default=16, show_default=True, type=click.IntRange(min=1))
-@click.option("--jobs", default=0, type=click.IntRange(min=0), help="Processes for features; 0: one a core, at most 8.")
+@options.feature_jobs
 @click.option(
     "--threads", default=0, type=click.IntRange(min=0), help="Threads for training; 0: one a core, at most 8."
 )

@@ -8,25 +8,21 @@ from pathlib import Path
 
 import click
 
+from edge_ad.cli import options
 from edge_ad.cli.common import cli_errors, echo_json, log, progress
 
 
 @click.command(name="profile")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@options.bundle
 @click.option("--camera", default=None, help="Where frames come from; default: the bundle's own golden frames.")
 @click.option("--frames", default=50, show_default=True, type=click.IntRange(min=1), help="Frames that are timed.")
 @click.option("--warm-up", default=3, show_default=True, type=click.IntRange(min=0), help="Frames before them.")
 @click.option("--class", "class_name", default=None, help="Class of every part, or auto.")
-@click.option("--backend", default=None, help="onnxruntime, openvino, tensorrt or tensorrt-rtx. Default: as tuned.")
-@click.option("--precision", default=None, help="fp32, int8, fp16, bf16. Default: as tuned, else fp32.")
-@click.option("--variant", default=None, help="A variant of the bundle. Default: as tuned, else base.")
-@click.option("--score-stride", default=None, type=int, help="Score every n-th pixel; 1: exact. Default: as tuned.")
+@options.tuned_point
 @click.option("--on-device", is_flag=True, help="With TensorRT: the device pipeline, its stages timed by events.")
 @click.option("--threads", default=0, type=click.IntRange(min=0), help="Threads of the backend; 0: one a core.")
 @click.option("--png", default=None, type=click.Path(path_type=Path), help="Write a chart.")
-@click.option(
-    "--compare", default=None, type=click.Path(path_type=Path, exists=True), help="A file of an earlier --json."
-)
+@click.option("--compare", default=None, type=click.Path(path_type=Path), help="A file of an earlier --json.")
 @cli_errors
 def command(
     bundle: Path,
@@ -57,11 +53,12 @@ def command(
     from edge_ad.errors import EdgeAdError
     from edge_ad.runtime.point import choose_point, point_lines
     from edge_ad.runtime.profiling import profile
-    from edge_ad.runtime.profiling.report import chart, compare_text, to_text
+    from edge_ad.runtime.profiling.report import chart, compare_text, read_earlier, to_text
     from edge_ad.sensors import open_camera
 
     opened = Bundle.open(bundle)
     point = choose_point(opened, variant, score_stride, precision, backend)
+    earlier = None if compare is None else read_earlier(compare)  # before the work
     with ExitStack() as stack:
         if camera is not None:
             source = stack.enter_context(open_camera(camera))
@@ -87,7 +84,7 @@ def command(
     if png is not None:
         chart(found, png)
         log(f"wrote {png}")
-    beside = compare_text(document, compare) if compare is not None else ""
+    beside = compare_text(document, earlier) if earlier is not None else ""
     if as_json:
         if beside:
             log(beside)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_ad.cli import options
 from edge_ad.cli.common import cli_errors, echo_json, log
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="run")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@options.bundle
 @click.option(
     "--camera", required=True, help="Where frames come from: folder:DIR, synthetic:CLASS (see edge-ad cameras)."
 )
@@ -33,10 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--class", "class_name", default=None, help="Class of every part, or auto. Default: what the source knows."
 )
-@click.option("--backend", default=None, help="onnxruntime, openvino, tensorrt or tensorrt-rtx. Default: as tuned.")
-@click.option("--precision", default=None, help="fp32, int8, fp16, bf16. Default: as tuned, else fp32.")
-@click.option("--variant", default=None, help="A variant of the bundle. Default: as tuned, else base.")
-@click.option("--score-stride", default=None, type=int, help="Score every n-th pixel; 1: exact. Default: as tuned.")
+@options.tuned_point
 @click.option("--on-device", is_flag=True, help="All between the images and the map on the GPU (docs/cuda-runtime.md).")
 @click.option(
     "--latency/--throughput",

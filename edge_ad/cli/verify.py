@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_ad.cli import options
 from edge_ad.cli.common import cli_errors, echo_json, log, progress
 
 if TYPE_CHECKING:
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
 
 
 @click.command(name="verify")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@options.bundle
 @click.option("--backend", required=True, help="The one under test: onnxruntime, openvino, tensorrt or tensorrt-rtx.")
 @click.option("--precision", default="fp32", show_default=True, help="Its precision.")
 @click.option("--against", default="onnxruntime", show_default=True, help="The one that it is held against.")
 @click.option("--against-precision", default="fp32", show_default=True, help="Its precision.")
 @click.option("--data", type=click.Path(path_type=Path), help="Frames: a folder of parts. Default: the golden frames.")
-@click.option("--layout", default="auto", show_default=True, help="auto, mvtec3d, eyecandies or recordings.")
+@options.layout
 @click.option("--camera", help="Frames: a camera (see edge-ad cameras) instead of a folder.")
 @click.option("--class", "class_name", help="Class of every part. Default: what the source knows.")
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(min=1), help="So many frames at most.")

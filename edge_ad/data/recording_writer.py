@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edge_ad.data.camera_file import MAX_DEPTH_SCALE_M
 from edge_ad.data.recordings import COLOUR, DEPTH, MASK, partial
 from edge_ad.errors import EdgeAdError, InvalidFrame
-from edge_ad.files import write_bytes, write_json
+from edge_ad.files import alive, write_bytes, write_json
 from edge_ad.frame import Frame, Intrinsics
 
 SCALE_M = 1e-4
@@ -99,7 +99,7 @@ def sweep_partial(folder: Path) -> int:
     count = 0
     for mark in folder.glob(".*.partial"):
         try:
-            if _alive(int(mark.read_text(encoding="ascii"))):
+            if alive(int(mark.read_text(encoding="ascii"))):
                 continue
         except (ValueError, OSError):
             pass
@@ -109,16 +109,6 @@ def sweep_partial(folder: Path) -> int:
         mark.unlink(missing_ok=True)
         count += 1
     return count
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def encode(frame: Frame) -> tuple[dict[str, bytes], dict[str, Any]]:

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from edge_ad.engines.known_faults import known_faults, version_tuple
+from edge_ad.system import told_by
 
 # First line of /etc/nv_tegra_release -> the Python that JetPack's own packages are built for.
 PYTHON_OF_RELEASE = {36: (3, 10), 38: (3, 12), 39: (3, 12)}
@@ -196,13 +197,13 @@ def gather(root: Path = Path("/")) -> Facts:
     ----------
     root : folder in which ``etc``, ``proc`` and ``sys`` lie.
     """
-    release = _read(root / "etc/nv_tegra_release").partition("\n")[0].lstrip("# ").strip()
+    release = told_by(root / "etc/nv_tegra_release").partition("\n")[0].lstrip("# ").strip()
     if not release:
         return Facts()
-    compatible = _read(root / "proc/device-tree/compatible")
+    compatible = told_by(root / "proc/device-tree/compatible")
     chip = re.search(r"tegra\d+", compatible)
     memory = {
-        k: int(v) >> 10 for k, v in re.findall(r"^(\w+):\s+(\d+) kB$", _read(root / "proc/meminfo"), re.MULTILINE)
+        k: int(v) >> 10 for k, v in re.findall(r"^(\w+):\s+(\d+) kB$", told_by(root / "proc/meminfo"), re.MULTILINE)
     }
     distributions = frozenset((d.metadata["Name"] or "").lower() for d in metadata.distributions())
     present = frozenset(m for m in ("tensorrt", "pycuda", *NOT_FOR_THE_BOARD) if _has(m))
@@ -223,13 +224,6 @@ def gather(root: Path = Path("/")) -> Facts:
     )
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
 def _has(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
@@ -248,7 +242,7 @@ def _version_of(distribution: str) -> str | None:
 def _sees_system() -> bool:
     if sys.prefix == sys.base_prefix:
         return True
-    return "include-system-site-packages = true" in _read(Path(sys.prefix) / "pyvenv.cfg").lower()
+    return "include-system-site-packages = true" in told_by(Path(sys.prefix) / "pyvenv.cfg").lower()
 
 
 def _power_mode() -> str | None:
@@ -265,7 +259,7 @@ def _power_mode() -> str | None:
 def _clocks_fixed(root: Path) -> bool | None:
     """Whether the GPU's least frequency equals its greatest, as ``jetson_clocks`` sets it; None: not readable."""
     for folder in sorted((root / "sys/class/devfreq").glob("*gpu*")):
-        low, high = _read(folder / "min_freq").strip(), _read(folder / "max_freq").strip()
+        low, high = told_by(folder / "min_freq").strip(), told_by(folder / "max_freq").strip()
         if low and high:
             return low == high
     return None

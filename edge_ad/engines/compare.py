@@ -14,7 +14,7 @@ from edge_ad.frame import F32, Bool, Sample
 from edge_ad.runtime.backends import Session, load_session
 from edge_ad.runtime.maps import image_score, smooth
 from edge_ad.runtime.point_input import PointInput, prepare_points
-from edge_ad.runtime.scoring import fuse, levels_of, score_pixels
+from edge_ad.runtime.scoring import fuse, levels_of, score_pixels, token_tables
 
 GRAPHS = ("rgb", "points", "tokens", "score")
 SCORED_ROWS = 2048
@@ -49,11 +49,11 @@ def run_sample(
         "rgb": _run(sessions["rgb"], {"image": sample.rgb[None]}),
         "points": _run(sessions["points"], {"groups": points.groups[None], "centers": points.centers[None]}),
     }
-    graphs["tokens"] = _run(sessions["tokens"], _token_inputs(graphs, points))
+    graphs["tokens"] = _tokens(sessions["tokens"], graphs, points, class_index)
     graphs["score"] = _score(sessions["score"], graphs, sample, points, class_index)
     f = bundle.preset.fusion
     flat = np.zeros(sample.valid.shape, dtype=np.float32)
-    flat[sample.valid] = fuse(graphs["score"], f.alpha, f.beta, bundle.balance)
+    flat[sample.valid] = fuse(graphs["score"], f, bundle.balance)
     smoothed = smooth(flat, f, sample.valid)
     return Answers(graphs, smoothed, image_score(smoothed, f))
 
@@ -73,18 +73,17 @@ def graph_errors(
     sessions : of the engine that gave ``found``. expected : the other engine's answers.
     """
     rows = np.unique(np.linspace(0, int(sample.valid.sum()) - 1, SCORED_ROWS).round().astype(np.int64))
-    tokens = _run(sessions["tokens"], _token_inputs(expected.graphs, points))
+    tokens = _tokens(sessions["tokens"], expected.graphs, points, class_index)
     score = _score(sessions["score"], expected.graphs, sample, points, class_index, rows)
     alone = {**found.graphs, "tokens": tokens, "score": score}
     wanted = {**expected.graphs, "score": {n: v[rows] for n, v in expected.graphs["score"].items()}}
     return {graph: max(relative_error(alone[graph][n], v) for n, v in wanted[graph].items()) for graph in GRAPHS}
 
 
-def _token_inputs(graphs: Mapping[str, Arrays], points: PointInput) -> Arrays:
-    return {
-        "rgb_tokens": graphs["rgb"]["rgb_tokens"],
-        "point_tokens": points.pooled(graphs["points"]["point_tokens"]),
-    }
+def _tokens(session: Session, graphs: Mapping[str, Arrays], points: PointInput, class_index: int) -> Arrays:
+    pooled = points.pooled(graphs["points"]["point_tokens"])
+    tables = token_tables(session, graphs["rgb"]["rgb_tokens"], pooled, class_index)
+    return {name: np.asarray(value, np.float32) for name, value in tables.items()}
 
 
 def _score(

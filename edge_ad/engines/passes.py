@@ -16,6 +16,7 @@ from edge_ad.engines.identity import SIDECAR, engine_key
 from edge_ad.errors import EdgeAdError
 from edge_ad.files import read_json, sha256, write_json
 from edge_ad.runtime import cuda
+from edge_ad.system import CPUINFO, told_by
 
 logger = logging.getLogger(__name__)
 KEPT = 16
@@ -53,12 +54,8 @@ def _limits(bundle: Bundle, precision: str) -> list[str]:
 
 
 def _processor() -> list[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return [platform.processor()]
     told = ("model name", "flags", "Features", "CPU part")
-    return sorted({line for line in text.splitlines() if line.startswith(told)})
+    return sorted({line for line in told_by(CPUINFO).splitlines() if line.startswith(told)}) or [platform.processor()]
 
 
 def remembered(path: Path) -> list[str]:

@@ -84,7 +84,7 @@ class _Scorer:
             )
             prepared = detector.preprocess(frame, item.class_name if name == AUTO else name)
             watch = Stopwatch()
-            encoded = [detector.encode_part(detector.prepare_part(s, watch), watch) for s in prepared.samples]
+            encoded = [detector.encode_part(detector.prepare_part(s, watch), watch, name) for s in prepared.samples]
             truth = item.ground_truth()
         except InvalidFrame as e:
             empty = np.zeros((size, size), np.float32)

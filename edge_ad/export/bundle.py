@@ -53,6 +53,11 @@ def trace_graphs(detector: ReferenceDetector) -> dict[str, TracedGraph]:
         score_args.append(torch.zeros(1, dtype=torch.int64))
         score_outputs += ["text_rgb", "text_3d"]
     tokens, token_outputs = token_graph(detector)
+    token_inputs = ["rgb_tokens", "point_tokens"]
+    token_args = [torch.randn(grid * grid, p.dim_rgb), torch.randn(groups, p.dim_points)]
+    if detector.conditions is not None:
+        token_inputs.append("class_index")
+        token_args.append(torch.zeros(1, dtype=torch.int64))
     return {
         "rgb": trace(RgbGraph(detector), [torch.randn(1, 3, size, size)], ["image"], ["rgb_tokens"]),
         "points": trace(
@@ -61,12 +66,7 @@ def trace_graphs(detector: ReferenceDetector) -> dict[str, TracedGraph]:
             ["groups", "centers"],
             ["point_tokens"],
         ),
-        "tokens": trace(
-            tokens,
-            [torch.randn(grid * grid, p.dim_rgb), torch.randn(groups, p.dim_points)],
-            ["rgb_tokens", "point_tokens"],
-            token_outputs,
-        ),
+        "tokens": trace(tokens, token_args, token_inputs, token_outputs),
         "score": trace(
             ScoreGraph(detector),
             score_args,
@@ -202,7 +202,7 @@ def compare(bundle: Bundle, references: Sequence, backend: str = "onnxruntime") 
     for golden in references:
         sample = runtime.preprocess(golden.frame, golden.class_name).samples[0]
         watch = Stopwatch()
-        encoded = runtime.encode_part(runtime.prepare_part(sample, watch), watch)
+        encoded = runtime.encode_part(runtime.prepare_part(sample, watch), watch, golden.class_name)
         for stage in stages:
             runtime.sessions["score"] = stage
             scored = runtime.score_part(encoded, golden.class_name, watch)

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from edge_ad.models.pointmae import MiniPointNet
 
-HELD = 2**21
-"""Activations of the widest layer that are held at a time (8 MB): more groups than that run in parts."""
+HELD = 2**19
+"""Activations of the widest layer that are held at a time (2 MB, a second-level cache): more groups run in parts."""
+PARTS = 8
+"""At most: each part is nodes of its own in the graph."""
 
 
 class GroupGraph(nn.Module):
@@ -35,7 +37,8 @@ class GroupGraph(nn.Module):
 
     def forward(self, groups: Tensor) -> Tensor:
         points = groups[0]
-        size = max(1, HELD // (points.shape[1] * self.overall.out_features))
+        width = points.shape[1] * self.overall.out_features
+        size = max(1, HELD // width, -(-points.shape[0] // PARTS))
         if size >= points.shape[0]:
             return self._part(points)[None]
         return torch.cat([self._part(part) for part in torch.split(points, size)])[None]

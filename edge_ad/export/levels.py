@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge_ad.export.graphs import TokenGraph
+from edge_ad.export.graphs import TokenGraph, after
 from edge_ad.models.detector import ReferenceDetector
 from edge_ad.models.levels import Level, limited
 from edge_ad.runtime.scoring import LEVELS
@@ -25,25 +25,32 @@ class LevelledTokenGraph(nn.Module):
         super().__init__()
         assert detector.levels is not None
         self.tables = TokenGraph(detector)
-        self.of_3d = _Head(detector.levels.of_3d, detector.rgb_weight, detector.rgb_offset)
-        self.of_rgb = _Head(detector.levels.of_rgb, detector.point_weight, detector.point_offset)
+        levels = detector.levels
+        if self.tables.by_class:  # the class's features are at hand, turned
+            self.of_3d = _Head(levels.of_3d, self.tables.read_rgb(levels.of_3d.fc1))
+            self.of_rgb = _Head(levels.of_rgb, self.tables.read_points(levels.of_rgb.fc1))
+        else:
+            self.of_3d = _Head(levels.of_3d, after(levels.of_3d.fc1, detector.rgb_weight, detector.rgb_offset))
+            self.of_rgb = _Head(levels.of_rgb, after(levels.of_rgb.fc1, detector.point_weight, detector.point_offset))
 
-    def forward(self, rgb_tokens: Tensor, point_tokens: Tensor) -> tuple[Tensor, ...]:
-        return (*self.tables(rgb_tokens, point_tokens), self.of_3d(rgb_tokens), self.of_rgb(point_tokens))
+    def forward(
+        self, rgb_tokens: Tensor, point_tokens: Tensor, class_index: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        x, y = self.tables.features(rgb_tokens, point_tokens, class_index)
+        tables = self.tables.products(rgb_tokens, point_tokens, x, y)
+        if self.tables.by_class:
+            return (*tables, self.of_3d(x), self.of_rgb(y))
+        return (*tables, self.of_3d(rgb_tokens), self.of_rgb(point_tokens))
 
 
 class _Head(nn.Module):
-    """A level that reads raw tokens: the standardisation is composed with its first layer, in float64."""
+    """A level whose first layer was composed with what comes before it."""
 
     limits: Tensor
 
-    def __init__(self, level: Level, weight: Tensor, offset: Tensor) -> None:
+    def __init__(self, level: Level, first: nn.Linear) -> None:
         super().__init__()
-        self.first = nn.Linear(weight.shape[1], level.fc1.out_features).requires_grad_(False)
-        own = level.fc1.weight.detach().double()
-        self.first.weight.copy_(own @ weight.double())
-        self.first.bias.copy_(own @ offset.double() + level.fc1.bias.detach().double())
-        self.last = level.fc2
+        self.first, self.last = first, level.fc2
         self.register_buffer("limits", level.limits)
 
     def forward(self, tokens: Tensor) -> Tensor:

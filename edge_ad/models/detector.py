@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from edge_ad.errors import EdgeAdError
 from edge_ad.models.checkpoints import load_exact
+from edge_ad.models.condition import Conditions
 from edge_ad.models.distance import distance, image_score, smooth, smooth_over_valid
 from edge_ad.models.interpolate import bilinear, three_nearest
 from edge_ad.models.levels import Levels
@@ -24,7 +25,10 @@ ENCODERS = ("rgb_encoder.", "point_encoder.")
 
 @dataclass(frozen=True)
 class PixelFeatures:
-    """Measured and mapped features of all P = S*S pixels; the text pair is None without text."""
+    """Measured and mapped features of all P = S*S pixels; the text pair is None without text.
+
+    All but the text pair are relative to the class where ``mappers.condition`` says so.
+    """
 
     rgb: Tensor
     points: Tensor
@@ -65,6 +69,9 @@ class ReferenceDetector(nn.Module):
         self.register_buffer("rgb_offset", torch.zeros(preset.feature_rgb))
         self.register_buffer("point_weight", torch.eye(preset.feature_points, preset.dim_points))
         self.register_buffer("point_offset", torch.zeros(preset.feature_points))
+        self.conditions: Conditions | None = None
+        if preset.mappers.condition == "class":
+            self.conditions = Conditions(classes, preset.feature_rgb, preset.feature_points)
         self.register_buffer("anchors", torch.zeros(classes, preset.text.dim))
         self.register_buffer("balance", torch.ones(3))
 
@@ -100,22 +107,37 @@ class ReferenceDetector(nn.Module):
             point_tokens @ self.point_weight.T + self.point_offset,
         )
 
+    def of_class(self, rgb: Tensor, points: Tensor, class_index: int) -> tuple[Tensor, Tensor]:
+        """Standardised features (..., D) of both modalities, relative to the class (``mappers.condition``)."""
+        if self.conditions is None:
+            return rgb, points
+        own: tuple[Tensor, Tensor] = self.conditions(rgb, points, class_index)
+        return own
+
     def pixel_features(
-        self, rgb_tokens: Tensor, point_tokens: Tensor, interp_index: Tensor, interp_weight: Tensor
+        self,
+        rgb_tokens: Tensor,
+        point_tokens: Tensor,
+        interp_index: Tensor,
+        interp_weight: Tensor,
+        class_index: int = 0,
     ) -> PixelFeatures:
         """Interpolate both token sets to all pixels and map them; arguments as :meth:`terms`."""
-        rgb = bilinear(rgb_tokens, self.preset.geometry.size)
-        points = three_nearest(point_tokens, interp_index, interp_weight)
-        if rgb.shape[0] != points.shape[0]:
-            raise EdgeAdError(f"interpolation rows for {points.shape[0]} pixels", f"{rgb.shape[0]}, one a pixel")
+        shared_rgb = bilinear(rgb_tokens, self.preset.geometry.size)
+        shared_points = three_nearest(point_tokens, interp_index, interp_weight)
+        if shared_rgb.shape[0] != shared_points.shape[0]:
+            raise EdgeAdError(
+                f"interpolation rows for {shared_points.shape[0]} pixels", f"{shared_rgb.shape[0]}, one a pixel"
+            )
         m = self.mappers
+        rgb, points = self.of_class(shared_rgb, shared_points, class_index)
         return PixelFeatures(
             rgb,
             points,
             m.rgb_to_3d(rgb),
             m.points_to_rgb(points),
-            None if m.rgb_to_text is None else m.rgb_to_text(rgb),
-            None if m.points_to_text is None else m.points_to_text(points),
+            None if m.rgb_to_text is None else m.rgb_to_text(shared_rgb),
+            None if m.points_to_text is None else m.points_to_text(shared_points),
         )
 
     def terms(
@@ -138,10 +160,11 @@ class ReferenceDetector(nn.Module):
         the first two are divided by what is to be expected there (:mod:`edge_ad.models.levels`): the level of each
         token, interpolated as its feature is.
         """
-        f = self.pixel_features(rgb_tokens, point_tokens, interp_index, interp_weight)
+        f = self.pixel_features(rgb_tokens, point_tokens, interp_index, interp_weight, class_index)
         flat = {"rgb": distance(f.rgb, f.points_to_rgb), "3d": distance(f.points, f.rgb_to_3d)}
         if self.levels is not None:
-            of_rgb, of_3d = self.levels.of_rgb(point_tokens)[:, None], self.levels.of_3d(rgb_tokens)[:, None]
+            own_rgb, own_points = self.of_class(rgb_tokens, point_tokens, class_index)
+            of_rgb, of_3d = self.levels.of_rgb(own_points)[:, None], self.levels.of_3d(own_rgb)[:, None]
             flat["rgb"] = flat["rgb"] / three_nearest(of_rgb, interp_index, interp_weight)[:, 0].clamp_min(1e-12)
             flat["3d"] = flat["3d"] / bilinear(of_3d, self.preset.geometry.size)[:, 0]
         if f.rgb_to_text is not None and f.points_to_text is not None:
@@ -167,19 +190,22 @@ class ReferenceDetector(nn.Module):
     def anomaly_map(self, terms: Mapping[str, Tensor], valid: Tensor | None = None) -> Tensor:
         """(S,S) smoothed anomaly map, eq. 12-16: alpha Psi_rgb Psi_3d + beta Psi_text.
 
+        ``fusion.combine = "max"`` takes the larger of Psi_rgb and Psi_3d in the place of their product: a defect that
+        one modality alone sees is not damped by the other's quiet.
         With ``fusion.balance = "train-mean"`` each Psi is first divided by its entry of ``balance``. Smoothing comes
         last. With ``fusion.smooth_over = "image"`` the map runs a few pixels over the border of the valid region (as
         CFM publishes it); with ``"valid"``, which needs ``valid`` (S,S) bool, it is a mean over valid pixels.
         """
         fusion = self.preset.fusion
         mean_rgb, mean_3d, mean_text = self.balance if fusion.balance == "train-mean" else torch.ones(3)
-        psi = fusion.alpha * (terms["rgb"] / mean_rgb) * (terms["3d"] / mean_3d)
+        psi_rgb, psi_3d = terms["rgb"] / mean_rgb, terms["3d"] / mean_3d
+        psi = fusion.alpha * (torch.maximum(psi_rgb, psi_3d) if fusion.combine == "max" else psi_rgb * psi_3d)
         if "text_rgb" in terms:
             psi = psi + fusion.beta * (terms["text_rgb"] * terms["text_3d"] / mean_text)
         if fusion.smooth_over == "valid":
             if valid is None:
                 raise EdgeAdError("no mask of valid pixels", 'one, for fusion.smooth_over = "valid"')
-            return smooth_over_valid(psi, valid, fusion.smoothing, fusion.sigma)
+            return smooth_over_valid(psi, valid, fusion.smoothing, fusion.sigma, fusion.rim, fusion.spread)
         return smooth(psi, fusion.smoothing, fusion.sigma)
 
     def score(self, anomaly_map: Tensor) -> float:

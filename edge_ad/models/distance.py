@@ -49,15 +49,42 @@ def smooth(anomaly_map: Tensor, method: str, sigma: float = 4.0) -> Tensor:
     return x[0, 0]
 
 
-def smooth_over_valid(anomaly_map: Tensor, valid: Tensor, method: str, sigma: float = 4.0) -> Tensor:
+RIM_WEIGHT = 0.02
+"""Weight of a pixel within ``fusion.rim`` of an invalid one."""
+
+
+def rim_weight(valid: Tensor, rim: int) -> Tensor:
+    """(S,S) bool -> (S,S) float32 weights: 0 where invalid, RIM_WEIGHT where a pixel of the square window of
+    2 ``rim`` + 1 is invalid, else 1. Beyond the border counts as valid: a part may go on there.
+
+    At a part's edge depth mixes front and background, groups are cut off and colour bleeds: good parts are loudest
+    there. A part that is all rim (a wire) keeps its map, since the weights cancel in the mean.
+    """
+    invalid = (~valid).float()[None, None]
+    near = F.max_pool2d(invalid, 2 * rim + 1, stride=1, padding=rim)[0, 0]  # pads with -inf: not invalid
+    return torch.where(valid, torch.where(near > 0, RIM_WEIGHT, 1.0), 0.0)
+
+
+def smooth_over_valid(
+    anomaly_map: Tensor, valid: Tensor, method: str, sigma: float = 4.0, rim: int = 0, spread: int = 0
+) -> Tensor:
     """:func:`smooth` as a weighted mean of the valid pixels alone: an (S,S) map, 0 where ``valid`` (S,S) is False.
 
-    Zeros at invalid pixels would pull a defect down that borders on lost depth, as defects do.
+    Zeros at invalid pixels would pull a defect down that borders on lost depth, as defects do. ``rim`` : pixels this
+    near to an invalid one weigh RIM_WEIGHT. ``spread`` : the mean is taken at invalid pixels as well, within a square
+    window of 2 ``spread`` + 1 around a valid one, but is no larger there than at the valid pixel where it is largest:
+    material that is missing, or whose depth is lost, lies there, and the score stays that of the valid pixels.
     """
     if method == "none":
         return anomaly_map
-    weight = smooth(valid.to(anomaly_map), method, sigma)
-    return torch.where(valid, smooth(anomaly_map, method, sigma) / weight.clamp_min(1e-6), 0.0)
+    weight = rim_weight(valid, rim).to(anomaly_map)
+    total = smooth(weight, method, sigma)
+    mean = smooth(anomaly_map * weight, method, sigma) / total.clamp_min(1e-6)
+    inside = torch.where(valid, mean, 0.0)
+    if spread == 0:
+        return inside
+    near = F.max_pool2d(valid.float()[None, None], 2 * spread + 1, stride=1, padding=spread)[0, 0] > 0
+    return torch.where(near, mean.clamp_max(inside.max()), 0.0)
 
 
 def image_score(anomaly_map: Tensor, method: str = "max") -> Tensor:

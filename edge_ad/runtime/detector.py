@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edge_ad.bundle import BASE, Bundle
 from edge_ad.errors import EdgeAdError, InvalidFrame
 from edge_ad.frame import F32, Frame, Result, Sample, degraded
+from edge_ad.parallel import cores
 from edge_ad.runtime.backends import Session, load_session
 from edge_ad.runtime.finish import AUTO, build_result, invalid_result
 from edge_ad.runtime.limits import Limits, calibrate_options, describe, read_limits
@@ -23,7 +24,15 @@ from edge_ad.runtime.maps import image_score, smooth
 from edge_ad.runtime.point_input import prepare_points
 from edge_ad.runtime.preprocess import Preprocessor, Scene
 from edge_ad.runtime.scene_check import SceneSetup
-from edge_ad.runtime.scoring import class_distances, fuse, levels_of, load_score, score_pixels
+from edge_ad.runtime.scoring import (
+    class_distances,
+    depends_on_class,
+    fuse,
+    levels_of,
+    load_score,
+    score_pixels,
+    token_tables,
+)
 from edge_ad.runtime.stages import Encoded, EncodedPart, Prepared, PreparedPart, Scored, ScoredFrame, Stopwatch
 from edge_ad.runtime.stride import StridePlan
 
@@ -70,6 +79,7 @@ class Detector:
                     "one for every class that is to be inspected",
                     f"run: edge-ad calibrate thresholds {bundle.path} --data DIR{calibrate_options(bundle, precision)}",
                 )
+        self.threads = threads or cores()
         self.sessions = self._load_sessions(backend, precision, threads)
         scenes = {c: _scene(bundle, c) for c in self.classes}
         self.preprocess = Preprocessor(self.preset.geometry, self.preset.rgb.mean, self.preset.rgb.std, scenes)
@@ -120,7 +130,8 @@ class Detector:
 
     def encode(self, prepared: Prepared) -> Encoded:
         """Run the encoders and the token-side products on every part."""
-        return Encoded(prepared, tuple(self.encode_part(p, prepared.watch) for p in prepared.parts))
+        name = prepared.class_name
+        return Encoded(prepared, tuple(self.encode_part(p, prepared.watch, name) for p in prepared.parts))
 
     def score(self, encoded: Encoded) -> ScoredFrame:
         """Distances, map and score of every part."""
@@ -135,10 +146,14 @@ class Detector:
             result = invalid_result(prepared.frame, prepared.class_name, prepared.reasons)
         else:
             with prepared.watch.stage("result"):
-                result = build_result(scored, self.limits, self.preset)
+                result = self.judge(scored)
         # What the camera's watchdog and the scene's check say: never normal then (DESIGN, "What a result says").
         doubts = prepared.frame.health + (() if prepared.cut is None else prepared.cut.health)
         return replace(degraded(result, doubts), times_ms=prepared.watch.total())
+
+    def judge(self, scored: ScoredFrame) -> Result:
+        """Mask, regions and decision of a frame with at least one part."""
+        return build_result(scored, self.limits, self.preset)
 
     def __call__(self, frame: Frame) -> Result:
         """Inspect one frame. A frame that cannot be inspected gives ``decision: invalid`` with the reason."""
@@ -158,10 +173,17 @@ class Detector:
         if count < self.preset.limits.min_valid:
             raise InvalidFrame(f"only {count} valid pixels", f"at least {self.preset.limits.min_valid}")
         with watch.stage("points"):
-            return PreparedPart(sample, prepare_points(sample, self.preset.points, self.bundle.points_scale_m))
+            points = prepare_points(sample, self.preset.points, self.bundle.points_scale_m, self.threads)
+            return PreparedPart(sample, points)
 
-    def encode_part(self, part: PreparedPart, watch: Stopwatch) -> EncodedPart:
-        """The tables of one part (DESIGN: ``tokens.onnx``)."""
+    def encode_part(self, part: PreparedPart, watch: Stopwatch, class_name: str) -> EncodedPart:
+        """The tables of one part (DESIGN: ``tokens.onnx``) as ``class_name``, or ``auto``.
+
+        Raises
+        ------
+        EdgeAdError
+            Where the tables depend on the class: an unknown one, or ``auto`` without text anchors.
+        """
         points = part.points
         with watch.stage("rgb encoder"):
             rgb = self.sessions["rgb"].run({"image": part.sample.rgb[None]})["rgb_tokens"]
@@ -169,8 +191,25 @@ class Detector:
             tokens = self.sessions["points"].run({"groups": points.groups[None], "centers": points.centers[None]})
         with watch.stage("tokens"):
             pooled = points.pooled(tokens["point_tokens"])
-            tables = self.sessions["tokens"].run({"rgb_tokens": rgb, "point_tokens": pooled})
-        return EncodedPart(part, tables["rgb_table"], tables["point_table"], levels_of(tables))
+            return self.tables(part, rgb, pooled, class_name)
+
+    def tables(self, part: PreparedPart, rgb: F32, points: F32, class_name: str) -> EncodedPart:
+        """From both token sets to a part's tables."""
+        session = self.sessions["tokens"]
+
+        def of(name: str | None) -> EncodedPart:
+            tables = token_tables(session, rgb, points, 0 if name is None else self.classes.index(name))
+            return EncodedPart(part, tables["rgb_table"], tables["point_table"], levels_of(tables), name)
+
+        if not depends_on_class(session):
+            return of(None)
+        if class_name == AUTO:
+            first = of(self.classes[0])  # its text columns are those of every class
+            class_name = self._nearest_class(first)
+            if class_name == self.classes[0]:
+                return first
+        self._check_class(class_name)
+        return of(class_name)
 
     def score_part(self, encoded: EncodedPart, class_name: str, watch: Stopwatch, stride: int | None = None) -> Scored:
         """Distances, map and score of one part as ``class_name`` (``auto``: the class with the nearest anchor).
@@ -186,8 +225,10 @@ class Detector:
         args = (self.sessions["score"], encoded.rgb_table, encoded.point_table, sample.valid, encoded.part.points)
         with watch.stage("score"):
             if class_name == AUTO:
-                class_name = self._nearest_class(encoded)
+                class_name = encoded.class_name or self._nearest_class(encoded)
             self._check_class(class_name)
+            if encoded.class_name not in (None, class_name):
+                raise EdgeAdError(f"tables of class '{encoded.class_name}'", f"of '{class_name}', which they depend on")
             step = self.bundle.stride if stride is None else stride
             plan = StridePlan(sample.valid, step) if step > 1 else None
             f, index = self.preset.fusion, self.classes.index(class_name)
@@ -197,7 +238,7 @@ class Detector:
             if plan is not None:
                 distances = {name: plan.spread(values) for name, values in distances.items()}
             flat = np.zeros(sample.valid.shape, dtype=np.float32)
-            flat[sample.valid] = fuse(distances, f.alpha, f.beta, self.bundle.balance)
+            flat[sample.valid] = fuse(distances, f, self.bundle.balance)
             anchor = _anchor_distance(distances)
             if "text_rgb" not in distances and self.has_text:
                 anchor = float(self._class_distances(encoded)[index])
@@ -209,7 +250,8 @@ class Detector:
     def score_sample(self, sample: Sample, class_name: str = AUTO, watch: Stopwatch | None = None) -> Scored:
         """Run the networks on one sample; raises what :meth:`prepare_part` and :meth:`score_part` do."""
         watch = watch or Stopwatch()
-        return self.score_part(self.encode_part(self.prepare_part(sample, watch), watch), class_name, watch)
+        encoded = self.encode_part(self.prepare_part(sample, watch), watch, class_name)
+        return self.score_part(encoded, class_name, watch)
 
     def _nearest_class(self, encoded: EncodedPart) -> str:
         if len(self.classes) == 1:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edge_ad.errors import InvalidFrame
 from edge_ad.frame import F32, Bool, Frame, Intrinsics
+from edge_ad.runtime.frame_check import NO_DEPTH, check_depth, check_frame
 
 
 @lru_cache(maxsize=8)
@@ -36,13 +37,7 @@ def depth_to_xyz(depth: NDArray[np.generic], depth_scale_m: float, intrinsics: I
     InvalidFrame
         The depth image is not of the size that the intrinsics are for.
     """
-    if depth.ndim != 2:
-        raise InvalidFrame(f"depth of shape {depth.shape}", "(H, W)")
-    if depth.shape != (intrinsics.height, intrinsics.width):
-        raise InvalidFrame(
-            f"depth of {depth.shape[1]} x {depth.shape[0]} pixels",
-            f"{intrinsics.width} x {intrinsics.height}, the size of the intrinsics",
-        )
+    check_depth(depth, intrinsics)
     x, y = _rays(intrinsics)
     if depth.dtype == np.uint16 and depth.dtype.isnative:
         from edge_ad.runtime.cloud_kernel import cloud
@@ -69,35 +64,24 @@ def frame_xyz(frame: Frame) -> F32:
     InvalidFrame
         Sizes do not match, neither depth nor xyz, depth without intrinsics, or no pixel with depth.
     """
-    if frame.colour.ndim != 3 or frame.colour.shape[2] != 3 or frame.colour.dtype != np.uint8:
-        raise InvalidFrame(f"colour of shape {frame.colour.shape}, {frame.colour.dtype}", "(H, W, 3) uint8 RGB")
+    check_frame(frame)
     if frame.xyz is not None:
-        if frame.xyz.ndim != 3 or frame.xyz.shape[2] != 3:
-            raise InvalidFrame(f"xyz of shape {frame.xyz.shape}", "(H, W, 3) metres")
-        xyz = np.array(frame.xyz, dtype=np.float32)
-        xyz[~(np.isfinite(xyz).all(axis=2) & (xyz[..., 2] > 0))] = 0
-    elif frame.depth is not None:
-        if frame.intrinsics is None:
-            raise InvalidFrame("a depth image without intrinsics", "a camera.json beside the recording")
+        from edge_ad.runtime.cloud_kernel import known
+
+        given = np.ascontiguousarray(frame.xyz, dtype=np.float32)
+        xyz = np.empty(given.shape, dtype=np.float32)
+        known(given.reshape(-1, 3), xyz.reshape(-1, 3))
+    else:
         depth: NDArray[np.generic] | None = frame.depth
         if frame.depth_intrinsics is not None:
             from edge_ad.runtime.registration import registered
 
             depth = registered(frame).depth
-        assert depth is not None
+        assert depth is not None and frame.intrinsics is not None
         xyz = depth_to_xyz(depth, frame.depth_scale_m, frame.intrinsics)
-    else:
-        raise InvalidFrame("a frame with neither depth nor xyz", "one of them")
-    if xyz.shape[:2] != frame.shape:
-        h, w = frame.shape
-        raise InvalidFrame(
-            f"colour of {w} x {h} pixels and depth of {xyz.shape[1]} x {xyz.shape[0]}",
-            "both on one grid",
-            "align depth to colour when recording",
-        )
     # A few pixels tell of nearly every frame that it has depth; the whole is looked at only where they do not.
     if not (xyz[::8, ::8, 2] > 0).any() and not (xyz[..., 2] > 0).any():
-        raise InvalidFrame("no pixel has depth", "a depth image that is not all zero")
+        raise InvalidFrame(*NO_DEPTH)
     return xyz
 
 
@@ -110,9 +94,16 @@ class Plane:
     inliers: float
 
     def height(self, xyz: F32) -> F32:
-        """Signed distance (..., 3) -> (...) float32 metres, positive on the camera's side."""
-        n = np.asarray(self.normal, dtype=np.float32)
-        return np.asarray(xyz @ n + np.float32(self.offset), dtype=np.float32)
+        """Signed distance (..., 3) -> (...) float32 metres, positive on the camera's side.
+
+        ``((nx x + ny y) + nz z) + offset``, each operation rounded: the same on every machine, and on a GPU.
+        """
+        from edge_ad.runtime.cloud_kernel import heights
+
+        out = np.empty(xyz.shape[:-1], np.float32)
+        flat = np.ascontiguousarray(xyz, np.float32).reshape(-1, 3)
+        heights(flat, np.asarray([*self.normal, self.offset], np.float32), out.reshape(-1))
+        return out
 
 
 def border_ring(has_depth: Bool, share: float, region: Bool | None = None) -> Bool:
@@ -140,7 +131,7 @@ def fit_plane(points: F32, distance_m: float, iterations: int, seed: int = 0) ->
     InvalidFrame
         Fewer than 3 points, or all on one line.
     """
-    from edge_ad.runtime.inliers import count_inliers  # numba: not before a plane is fitted
+    from edge_ad.runtime.inliers import count_inliers, inlier_moments  # numba: not before a plane is fitted
 
     if len(points) < 3:
         raise InvalidFrame(
@@ -149,8 +140,8 @@ def fit_plane(points: F32, distance_m: float, iterations: int, seed: int = 0) ->
             'set geometry.background = "none" where there is no plane',
         )
     rng = np.random.default_rng(seed)
-    p = points.astype(np.float64)
-    search = p if len(p) <= 4000 else p[rng.choice(len(p), 4000, replace=False)]
+    n = len(points)
+    search = (points if n <= 4000 else points[rng.choice(n, 4000, replace=False)]).astype(np.float64)
     triples = search[rng.integers(0, len(search), (iterations, 3))]
     normals = np.cross(triples[:, 1] - triples[:, 0], triples[:, 2] - triples[:, 0])
     lengths = np.linalg.norm(normals, axis=1)
@@ -161,19 +152,18 @@ def fit_plane(points: F32, distance_m: float, iterations: int, seed: int = 0) ->
     offsets = -(normals * triples[good, 0]).sum(axis=1)
     counts = count_inliers(search, normals, offsets, distance_m)
     best = int(counts.argmax())
-    inlier = np.abs(p @ normals[best] + offsets[best]) < distance_m
     normal, offset = normals[best], float(offsets[best])
+    columns = np.ascontiguousarray(points.T, dtype=np.float64)
     for _ in range(2):
-        if inlier.sum() < 3:
+        near, mean, scatter = inlier_moments(columns, normal, offset, distance_m)
+        if near < 3:
             raise InvalidFrame("no plane fits the border's points", "a supporting plane in view")
-        mean = p[inlier].mean(axis=0)
-        centred = p[inlier] - mean
-        normal = np.linalg.eigh(centred.T @ centred)[1][:, 0]
+        normal = np.linalg.eigh(scatter)[1][:, 0]
         offset = -float(normal @ mean)
-        inlier = np.abs(p @ normal + offset) < distance_m
+    near = inlier_moments(columns, normal, offset, distance_m)[0]
     if offset < 0:  # the camera is the origin: its height is the offset
         normal, offset = -normal, -offset
-    return Plane((float(normal[0]), float(normal[1]), float(normal[2])), offset, float(inlier.mean()))
+    return Plane((float(normal[0]), float(normal[1]), float(normal[2])), offset, near / n)
 
 
 @dataclass(frozen=True)

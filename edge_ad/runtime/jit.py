@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any, TypeVar
 
 import llvmlite.binding
@@ -19,7 +24,6 @@ import numba
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
-from scipy.linalg import cython_blas
 
 F = TypeVar("F", bound=Callable[..., Any])
 log = logging.getLogger(__name__)
@@ -43,9 +47,28 @@ def compiled(**options: Any) -> Callable[[F], F]:
     return wrap
 
 
+def _cython_blas() -> Any:
+    """``scipy.linalg.cython_blas`` without the rest of ``scipy.linalg``, which nothing here uses and takes 12 MB."""
+    name = "scipy.linalg.cython_blas"
+    if name not in sys.modules:
+        import scipy  # finds the BLAS library that SciPy brings along
+
+        for suffix in EXTENSION_SUFFIXES:
+            path = Path(scipy.__file__).parent / f"linalg/cython_blas{suffix}"
+            spec = spec_from_file_location(name, path) if path.exists() else None
+            if spec is not None and spec.loader is not None:
+                module = sys.modules[name] = module_from_spec(spec)
+                try:
+                    spec.loader.exec_module(module)
+                except ImportError:
+                    del sys.modules[name]
+                break
+    return import_module(name)
+
+
 def _register_sgemm() -> Any:
     """SciPy's ``sgemm`` under a name that compiled code can link to, from the cache as well."""
-    capsule = cython_blas.__pyx_capi__["sgemm"]
+    capsule = _cython_blas().__pyx_capi__["sgemm"]
     get_name, get_pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
     get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
     get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
@@ -96,11 +119,8 @@ def pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="kernels")
 
 
-def share(tasks: list[Callable[[], None]], threads: int) -> None:
-    """Run all tasks on up to ``threads`` threads; what one raises is raised here."""
+def share(tasks: Sequence[Callable[[], Any]], threads: int) -> list[Any]:
+    """Run all tasks on up to ``threads`` threads; their results, in order. What one raises is raised here."""
     if threads <= 1 or len(tasks) <= 1:
-        for task in tasks:
-            task()
-        return
-    for future in [pool(threads).submit(task) for task in tasks]:
-        future.result()
+        return [task() for task in tasks]
+    return [future.result() for future in [pool(threads).submit(task) for task in tasks]]

@@ -8,19 +8,47 @@ import numpy as np
 from edge_ad.frame import F32, Bool, Region, SampleTransform
 from edge_ad.presets import Fusion
 
+RIM_WEIGHT = 0.02
+"""Weight of a pixel within ``fusion.rim`` of an invalid one."""
+
 
 def smooth(anomaly: F32, fusion: Fusion, valid: Bool) -> F32:
     """(S, S) float32, 0 where ``valid`` (S, S) is False -> (S, S) float32 by ``fusion.smoothing``.
 
     ``box-cascade``: five 5 x 5 box filters, then three of 7 x 7, as CFM publishes. ``gaussian``: cut at 4 sigma. Zeros
-    lie beyond the border. ``smooth_over = "valid"`` makes it a weighted mean of the valid pixels, 0 elsewhere.
+    lie beyond the border. ``smooth_over = "valid"`` makes it a weighted mean of the valid pixels, 0 elsewhere; those
+    within ``fusion.rim`` of an invalid one weigh RIM_WEIGHT. ``fusion.spread`` > 0: the mean is taken at invalid pixels
+    as well, within a square window of 2 ``spread`` + 1 around a valid one, but is no larger there than the largest at a
+    valid pixel: material that is missing, or whose depth is lost, lies there, and the score stays that of the valid.
     """
     if fusion.smoothing == "none":
         return anomaly
     if fusion.smooth_over == "image":
         return _filter(anomaly, fusion)
-    weight = np.maximum(_filter(valid.astype(np.float32), fusion), np.float32(1e-6))
-    return np.where(valid, _filter(anomaly, fusion) / weight, np.float32(0))
+    weight = rim_weight(valid, fusion.rim)
+    total = np.maximum(_filter(weight, fusion), np.float32(1e-6))
+    mean = _filter(anomaly * weight, fusion) / total
+    inside = np.where(valid, mean, np.float32(0))
+    if fusion.spread == 0:
+        return inside
+    window = np.ones((2 * fusion.spread + 1, 2 * fusion.spread + 1), np.uint8)
+    near = cv2.dilate(valid.astype(np.uint8), window) > 0
+    return np.where(near, np.minimum(mean, inside.max()), np.float32(0))
+
+
+def rim_weight(valid: Bool, rim: int) -> F32:
+    """(S, S) bool -> (S, S) float32 weights of the smoothing: 0 where invalid, RIM_WEIGHT where a pixel of the square
+    window of 2 ``rim`` + 1 is invalid, else 1. What lies beyond the border counts as valid: a part may go on there.
+
+    At a part's edge depth mixes front and background, groups are cut off and colour bleeds: good parts are loudest
+    there. A part that is all rim (a wire) keeps its map, since the weights cancel in the mean.
+    """
+    weight = valid.astype(np.float32)
+    if rim > 0:
+        window = np.ones((2 * rim + 1, 2 * rim + 1), np.uint8)
+        core = cv2.erode(valid.astype(np.uint8), window, borderType=cv2.BORDER_CONSTANT, borderValue=1)
+        weight[valid & (core == 0)] = RIM_WEIGHT
+    return weight
 
 
 def _filter(anomaly: F32, fusion: Fusion) -> F32:

@@ -9,6 +9,8 @@ import numpy as np
 from edge_ad.errors import InvalidFrame
 from edge_ad.frame import F32, I64, Sample
 from edge_ad.presets import Points
+from edge_ad.runtime.jit import share
+from edge_ad.runtime.point_means import mean_of_rows, mean_point
 from edge_ad.runtime.pointops import arrange, farthest_point_sample, group_points, k_nearest, three_nearest
 
 
@@ -35,12 +37,12 @@ class PointInput:
         """
         if self.pool_index.shape[1] == 1:
             return tokens
-        return np.asarray(tokens[self.pool_index].mean(axis=1), dtype=np.float32)
+        return mean_of_rows(np.ascontiguousarray(tokens, dtype=np.float32), self.pool_index)
 
 
 def radius(points: F32) -> float:
     """Largest distance of a point from the cloud's mean, in the cloud's unit."""
-    return float(np.sqrt(((points - points.mean(axis=0, dtype=np.float64)) ** 2).sum(axis=1).max()))
+    return float(np.sqrt(((points - mean_point(points)) ** 2).sum(axis=1).max()))
 
 
 def normalise(points: F32, how: str, scale_m: float) -> F32:
@@ -51,7 +53,7 @@ def normalise(points: F32, how: str, scale_m: float) -> F32:
     """
     if how == "none":
         return points
-    moved = points - points.mean(axis=0, dtype=np.float64).astype(np.float32)
+    moved = points - mean_point(points).astype(np.float32)
     scale = radius(points) if how == "unit-sphere" else scale_m
     if not scale > 0:
         raise InvalidFrame("all valid points coincide", "a part with some extent")
@@ -64,11 +66,16 @@ def _measured(sample: Sample) -> int:
     if t.side >= t.size:
         return int(sample.valid.sum())
     rows, cols = np.nonzero(sample.valid)
-    return len(np.unique(t.source_rows()[rows] * t.frame_width + t.source_cols()[cols]))
+    rows, cols = t.source_rows()[rows], t.source_cols()[cols]
+    if not len(rows):
+        return 0
+    seen = np.zeros((np.ptp(rows) + 1, np.ptp(cols) + 1), dtype=np.bool_)
+    seen[rows - rows.min(), cols - cols.min()] = True
+    return int(np.count_nonzero(seen))
 
 
-def prepare_points(sample: Sample, preset: Points, scale_m: float) -> PointInput:
-    """Sample, group and interpolate the valid points of ``sample`` (METHOD.md section 2).
+def prepare_points(sample: Sample, preset: Points, scale_m: float, threads: int = 1) -> PointInput:
+    """Sample, group and interpolate the valid points of ``sample`` (METHOD.md section 2), with up to two threads.
 
     Raises
     ------
@@ -89,7 +96,13 @@ def prepare_points(sample: Sample, preset: Points, scale_m: float) -> PointInput
         raise InvalidFrame(f"only {len(drawn)} valid points", f"at least {preset.group_size}, the size of one group")
     blocks = arrange(drawn)
     centers = drawn[farthest_point_sample(drawn, preset.groups, blocks)]
-    neighbours = k_nearest(drawn, centers, preset.group_size, blocks)
-    index, weight = three_nearest(points, centers, blocks=blocks if drawn is points else None)
-    pool = k_nearest(centers, centers, min(preset.pool, len(centers)))
-    return PointInput(group_points(drawn, centers, neighbours), centers, index, weight, pool)
+
+    def group() -> tuple[F32, I64]:
+        groups = group_points(drawn, centers, k_nearest(drawn, centers, preset.group_size, blocks))
+        return groups, k_nearest(centers, centers, min(preset.pool, len(centers)))
+
+    def interpolate() -> tuple[I64, F32]:
+        return three_nearest(points, centers, blocks=blocks if drawn is points else None)
+
+    (groups, pool), (index, weight) = share([group, interpolate], threads)
+    return PointInput(groups, centers, index, weight, pool)

@@ -14,6 +14,7 @@ from edge_ad.errors import InvalidFrame
 from edge_ad.frame import F32, I64
 from edge_ad.runtime import point_kernels as kernels
 from edge_ad.runtime.point_kernels import Blocks, arrange
+from edge_ad.runtime.point_means import inverse_weights
 
 __all__ = [
     "Blocks",
@@ -104,9 +105,7 @@ def three_nearest(
     if len(centers) < 3:
         raise InvalidFrame(f"only {len(centers)} group centres", "at least 3 to interpolate between")
     index, d2 = kernels.three_of(blocks or arrange(points), centers)
-    weight = np.float32(1) / (d2 + np.float32(eps))
-    weight /= weight.sum(axis=1, keepdims=True)
-    return index, weight
+    return index, inverse_weights(d2, np.float32(eps))
 
 
 def group_points(points: NDArray[np.float32], centers: NDArray[np.float32], index: I64) -> F32:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -13,13 +12,9 @@ from PIL import Image
 from edge_ad.errors import InvalidFrame
 from edge_ad.frame import F32, U8, Bool, Frame, Sample, SampleTransform
 from edge_ad.presets import Geometry
-from edge_ad.runtime.geometry import border_ring, clusters, fit_plane, frame_xyz
-from edge_ad.runtime.scene_check import SceneSetup, check, same_setup
-from edge_ad.runtime.tiles import divide, within
-
-CUT_OFF = "part cut off by the frame"
-PART_MARGIN, ROI_MARGIN = 0.04, 0.02
-"""Free rim around a part's enclosing circle and around the region of interest, as a share of their size."""
+from edge_ad.runtime.geometry import Plane, frame_xyz
+from edge_ad.runtime.parts import find_pieces
+from edge_ad.runtime.scene_check import SEEN_STRIDE, SceneSetup, check, same_setup
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,32 @@ class Preprocessed:
     health: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class HostPixels:
+    """:class:`edge_ad.runtime.parts.Pixels` of a cloud (H, W, 3) in the host's memory."""
+
+    xyz: F32
+    has_depth: Bool
+    usable: Bool
+
+    @staticmethod
+    def of(xyz: F32, max_depth_m: float, inside: Bool | None) -> HostPixels:
+        """Pixels with depth, up to ``max_depth_m`` (0: any) and inside a region (None: everywhere)."""
+        has_depth = xyz[..., 2] > 0
+        usable = has_depth
+        if max_depth_m > 0:
+            usable = usable & (xyz[..., 2] <= max_depth_m)
+        return HostPixels(xyz, has_depth, usable if inside is None else usable & inside)
+
+    def points(self, mask: Bool) -> F32:
+        """Of the pixels of a mask."""
+        return self.xyz[mask]
+
+    def above(self, plane: Plane, distance_m: float) -> Bool:
+        """Usable pixels above a plane."""
+        return np.asarray(self.usable & (plane.height(self.xyz) > distance_m), dtype=np.bool_)
+
+
 @dataclass
 class Preprocessor:
     """Callable: ``(frame, class_name) -> Preprocessed``. ``scenes`` are looked up by class name."""
@@ -64,65 +85,31 @@ class Preprocessor:
         InvalidFrame
             No depth, no part, sizes that do not match, or a region of interest of another size.
         """
-        g = self.geometry
         xyz = frame_xyz(frame)
         scene = self.scene_of(class_name)
-        has_depth = xyz[..., 2] > 0
-        usable = has_depth
-        if g.max_depth_m > 0:
-            usable = usable & (xyz[..., 2] <= g.max_depth_m)
+        inside, expected = self.masks(scene, frame, class_name)
+        pixels = HostPixels.of(xyz, self.geometry.max_depth_m, inside)
+        pieces, notes = find_pieces(self.geometry, scene.setup, inside, expected, pixels)
+        samples = [self._cut(frame.colour, xyz, p.foreground, p.lost, p.transform, p.notes) for p in pieces]
+        health = () if scene.setup is None else check(scene.setup, frame.shape, xyz[::SEEN_STRIDE, ::SEEN_STRIDE])
+        return Preprocessed(tuple(samples), xyz, notes, health)
+
+    def masks(self, scene: Scene, frame: Frame, class_name: str | None) -> tuple[Bool | None, Bool | None]:
+        """The scene's region of interest and expected depth for a frame, (H, W) bool or None.
+
+        Raises
+        ------
+        InvalidFrame
+            They are of another size than the frame, or there is no region and ``geometry.crop`` is ``roi``.
+        """
         inside = _same_size(scene.roi, frame, "region of interest")
-        if inside is None and g.crop == "roi":
+        if inside is None and self.geometry.crop == "roi":
             raise InvalidFrame(
                 f"class '{class_name}' has no region of interest",
                 'one, for geometry.crop = "roi"',
                 "put a roi.png beside the recordings before fitting",
             )
-        if inside is not None:
-            usable = usable & inside
-        if not usable.any():
-            raise InvalidFrame("no pixel has depth inside the region of interest and the depth limit")
-        notes: list[str] = []
-        parts: list[tuple[Bool, Bool]] = []  # (foreground, outline), each (H, W)
-        if g.background == "plane":
-            if scene.setup is not None:  # fitted once, at calibration (METHOD section 1)
-                plane = scene.setup.plane
-            else:
-                ring = xyz[border_ring(usable, g.border_share, inside)]
-                plane = fit_plane(ring, g.plane_distance_m, g.ransac_iterations)
-            above = usable & (plane.height(xyz) > g.plane_distance_m)
-            found, small = clusters(above, usable, max(1, round(g.cluster_min_area * above.size)))
-            if small:
-                notes.append(f"{small} small cluster{'s' if small > 1 else ''} not scored")
-            if not found:
-                raise InvalidFrame("no part stands above the supporting plane", "a part in view")
-            parts = [(c.mask, c.outline) for c in found]
-            if g.crop != "part":
-                parts = [(np.any([p[0] for p in parts], axis=0), np.any([p[1] for p in parts], axis=0))]
-        else:
-            parts = [(usable, inside if inside is not None else np.ones_like(usable))]
-        expected = _same_size(scene.expected_depth, frame, "expected depth")
-        samples = []
-        tiles = () if scene.setup is None else scene.setup.tiles
-        for foreground, outline, tile in divide(parts, tiles):
-            if g.pose == "fixed":
-                lost = np.zeros_like(usable) if expected is None else expected & ~has_depth
-                lost = lost if inside is None else lost & inside
-            else:
-                lost = outline & ~has_depth
-            if g.background == "none" and g.pose == "free":
-                lost = np.zeros_like(usable)  # without a part's outline nothing says where depth should be
-            if tile is None:
-                transform = self._window(frame.shape, inside, foreground)
-            else:
-                lost &= outline | foreground if g.pose == "free" else within(tile, lost.shape)
-                transform = SampleTransform(tile[0], tile[1], tile[2] - tile[0], g.size, *frame.shape)
-            cut_off = g.background == "plane" and inside is None and _touches_border(foreground)
-            if scene.setup is not None and g.background == "plane" and inside is not None and g.crop == "part":
-                cut_off = _touches_border(foreground) or bool((foreground & _rim(inside)).any())
-            samples.append(self._cut(frame.colour, xyz, foreground, lost, transform, (CUT_OFF,) if cut_off else ()))
-        health = () if scene.setup is None else check(scene.setup, frame, xyz)
-        return Preprocessed(tuple(samples), xyz, tuple(notes), health)
+        return inside, _same_size(scene.expected_depth, frame, "expected depth")
 
     def scene_of(self, class_name: str | None) -> Scene:
         """The class's scene; for ``auto`` the one that all classes share, as one camera has one plane."""
@@ -132,22 +119,6 @@ class Preprocessor:
         if setups and setups[0] is not None and all(s is not None and same_setup(s, setups[0]) for s in setups):
             return next(iter(self.scenes.values()))
         return Scene()
-
-    def _window(self, shape: tuple[int, int], roi: Bool | None, foreground: Bool) -> SampleTransform:
-        h, w = shape
-        size = self.geometry.size
-        if self.geometry.crop == "part":
-            # The enclosing circle, not the box: a part that lies turned keeps its scale.
-            contours, _ = cv2.findContours(foreground.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-            (x, y), radius = cv2.minEnclosingCircle(np.concatenate(contours))
-            side = round(2 * (radius + 1) * (1 + 2 * PART_MARGIN))
-            return SampleTransform(round(y - side / 2), round(x - side / 2), side, size, h, w)
-        margin = ROI_MARGIN if self.geometry.crop == "roi" else 0.0
-        box = roi if self.geometry.crop == "roi" and roi is not None else np.ones(shape, dtype=np.bool_)
-        y0, y1, x0, x1 = _bounds(box)
-        side = round(max(y1 - y0, x1 - x0) * (1 + 2 * margin))
-        # Integer division rounds the same way for both modalities because there is one window.
-        return SampleTransform((y0 + y1 - side) // 2, (x0 + x1 - side) // 2, side, size, h, w)
 
     def _cut(
         self, colour: U8, xyz: F32, foreground: Bool, lost: Bool, t: SampleTransform, notes: tuple[str, ...]
@@ -203,22 +174,6 @@ def resize_colour(colour: U8, t: SampleTransform) -> U8:
         crop = np.pad(crop, ((before[0], after[0]), (before[1], after[1]), (0, 0)), mode="edge")
     image = Image.fromarray(np.ascontiguousarray(crop))
     return np.asarray(image.resize((t.size, t.size), Image.Resampling.BICUBIC), dtype=np.uint8)
-
-
-def _bounds(mask: Bool) -> tuple[int, int, int, int]:
-    """(y0, y1, x0, x1), half open, of the True pixels."""
-    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
-
-
-def _touches_border(mask: Bool) -> bool:
-    return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
-
-
-def _rim(region: Bool) -> Bool:
-    """The outermost pixels of a region."""
-    inner = cv2.erode(region.astype(np.uint8), np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return np.asarray(region & (inner == 0), dtype=np.bool_)
 
 
 def _same_size(mask: Bool | None, frame: Frame, what: str) -> Bool | None:

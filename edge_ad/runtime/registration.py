@@ -15,11 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.errors import InvalidFrame
 from edge_ad.frame import F32, Extrinsics, Frame, Intrinsics
-
-MAX_SPLAT = 16
-"""Colour pixels a depth pixel may cover along one side; more means intrinsics that cannot be right."""
+from edge_ad.runtime.frame_check import check_registration, check_splat
 
 
 def registered(frame: Frame) -> Frame:
@@ -29,8 +26,8 @@ def registered(frame: Frame) -> Frame:
     """
     if frame.depth_intrinsics is None or frame.depth is None:
         return frame
-    if frame.intrinsics is None or frame.extrinsics is None:
-        raise InvalidFrame("depth on its own grid", "intrinsics of the colour camera and extrinsics to it")
+    check_registration(frame.depth, frame.depth_intrinsics, frame.intrinsics, frame.extrinsics)
+    assert frame.intrinsics is not None and frame.extrinsics is not None
     depth = register_depth(frame.depth, frame.depth_scale_m, frame.depth_intrinsics, frame.intrinsics, frame.extrinsics)
     return replace(frame, depth=depth, depth_intrinsics=None, extrinsics=None)
 
@@ -47,39 +44,33 @@ def register_depth(
     """
     from edge_ad.runtime.registration_kernel import splat
 
-    if depth.shape != (source.height, source.width):
-        raise InvalidFrame(
-            f"depth of {' x '.join(str(n) for n in depth.shape[::-1])} pixels",
-            f"{source.width} x {source.height}, the size of the depth camera's intrinsics",
-        )
-    if len(target.distortion) > 12 and any(target.distortion[12:]):
-        raise InvalidFrame("a colour camera with a tilted sensor", "at most 12 distortion coefficients")
-    rays = _corner_rays(source, extrinsics)
-    coefficients = np.zeros(12, np.float32)
-    coefficients[: len(target.distortion[:12])] = target.distortion[:12]
+    check_registration(depth, source, target, extrinsics)
+    rays = corner_rays(source, extrinsics)
+    camera = colour_camera(target, extrinsics)
     out = np.zeros((target.height, target.width), dtype=depth.dtype)
     whole = np.issubdtype(depth.dtype, np.integer)
     widest = splat(
         np.ascontiguousarray(depth).reshape(-1),
         np.float32(depth_scale_m),
         *rays,
-        np.asarray(extrinsics.translation, np.float32),
-        np.array([target.fx, target.fy, target.ppx, target.ppy], np.float32),
-        coefficients,
+        camera[:3],
+        camera[3:7],
+        camera[7:],
         np.float32(np.iinfo(depth.dtype).max if whole else 0),
         out,
     )
-    if widest > MAX_SPLAT:
-        raise InvalidFrame(
-            f"a depth pixel covers {widest} colour pixels along one side",
-            f"at most {MAX_SPLAT}",
-            "check the intrinsics and extrinsics",
-        )
+    check_splat(widest)
     return out
 
 
+def colour_camera(target: Intrinsics, extrinsics: Extrinsics) -> F32:
+    """(19,) float32: translation, fx fy ppx ppy, OpenCV's 12 distortion coefficients of the colour camera."""
+    k = (*target.distortion, *[0.0] * 12)[:12]
+    return np.array([*extrinsics.translation, target.fx, target.fy, target.ppx, target.ppy, *k], np.float32)
+
+
 @lru_cache(maxsize=4)
-def _corner_rays(source: Intrinsics, extrinsics: Extrinsics) -> tuple[F32, F32]:
+def corner_rays(source: Intrinsics, extrinsics: Extrinsics) -> tuple[F32, F32]:
     """Rays with z = 1 through the upper left and lower right corners of every depth pixel, turned into the colour
     camera's axes: two (3, h * w) float32 arrays."""
     rotation = np.asarray(extrinsics.rotation, np.float64).reshape(3, 3)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from edge_ad.runtime.jit import compiled
 
 
@@ -14,9 +16,11 @@ def splat(
     """Carry every depth pixel's square to the colour grid; the nearest wins. Returns the widest side met, pixels.
 
     depth : (N,) any dtype. rays0, rays1 : (3, N) float32, the corners' rays in the colour camera's axes.
+    Every operation is rounded to float32 as written, as on a GPU (kernels/depth.cu).
     camera : (4,) float32 fx, fy, ppx, ppy. k : (12,) float32 OpenCV's distortion. top : largest value of ``out``.
     out : (H, W) zeros of depth's dtype, written. A square of more than 16 pixels a side is left out.
     """
+    one, two, half = np.float32(1), np.float32(2), np.float32(0.5)  # a plain number would widen the sum to float64
     height, width = out.shape
     widest = 0
     bare = True
@@ -26,9 +30,9 @@ def splat(
     for n in range(depth.shape[0]):
         if not depth[n] > 0:
             continue
-        z = depth[n] * scale
+        z = np.float32(depth[n]) * scale
         seen = True
-        metres = scale * 0
+        metres = np.float32(0)
         for side in range(2):
             rays = rays0 if side == 0 else rays1
             w = rays[2, n] * z + translation[2]
@@ -39,24 +43,26 @@ def splat(
             y = (rays[1, n] * z + translation[1]) / w
             if not bare:
                 r2 = x * x + y * y
-                radial = (1 + r2 * (k[0] + r2 * (k[1] + r2 * k[4]))) / (1 + r2 * (k[5] + r2 * (k[6] + r2 * k[7])))
-                moved = x * radial + 2 * k[2] * x * y + k[3] * (r2 + 2 * x * x) + k[8] * r2 + k[9] * r2 * r2
-                y = y * radial + k[2] * (r2 + 2 * y * y) + 2 * k[3] * x * y + k[10] * r2 + k[11] * r2 * r2
+                radial = (one + r2 * (k[0] + r2 * (k[1] + r2 * k[4]))) / (one + r2 * (k[5] + r2 * (k[6] + r2 * k[7])))
+                moved = x * radial + two * k[2] * x * y + k[3] * (r2 + two * x * x) + k[8] * r2 + k[9] * r2 * r2
+                y = y * radial + k[2] * (r2 + two * y * y) + two * k[3] * x * y + k[10] * r2 + k[11] * r2 * r2
                 x = moved
-            u, v = x * camera[0] + camera[2] + 0.5, y * camera[1] + camera[3] + 0.5
+            # Widened here, so that adding the half does not round.
+            u = np.float64(x * camera[0] + camera[2]) + 0.5
+            v = np.float64(y * camera[1] + camera[3]) + 0.5
             if not (u >= 0 and v >= 0 and u < width and v < height):
                 seen = False
                 break
             corner[2 * side], corner[2 * side + 1] = int(u), int(v)
-            metres += w / 2
+            metres += w * half
         if not seen:
             continue
         units = metres / scale
         if top > 0:  # whole numbers
-            units = min(units + 0.5, top)
+            units = min(units + half, top)
         value = out.dtype.type(units)
         widest = max(widest, corner[2] - corner[0] + 1, corner[3] - corner[1] + 1)
-        if corner[2] - corner[0] >= 16 or corner[3] - corner[1] >= 16:
+        if value == 0 or corner[2] - corner[0] >= 16 or corner[3] - corner[1] >= 16:
             continue
         for row in range(corner[1], corner[3] + 1):
             for column in range(corner[0], corner[2] + 1):

@@ -12,7 +12,6 @@ _M_MMAP_THRESHOLD = -3
 _MADV_DONTNEED = 4
 LARGE_BLOCK = 2**20
 """Bytes from which a block is a mapping of its own."""
-COMPILER = "libllvmlite"
 
 
 @lru_cache(maxsize=1)
@@ -40,20 +39,37 @@ def give_back_large_blocks() -> bool:
 
 @lru_cache(maxsize=1)
 def settle() -> None:
-    """Once, when all kernels are loaded: trim the heap, and let the pages of the compiler's code go.
+    """Once, when all kernels are loaded: trim the heap, and let go of the pages of libraries that nothing wrote to.
 
-    Those pages are read from their file again if the compiler should be needed once more.
+    Code and constants that were needed to get ready alone (the compiler's, those of imports) stay out of memory then;
+    what a frame needs is mapped again from the system's cache of the file.
     """
     library = _libc()
     if library is None:
         return
     library.malloc_trim(0)
+    for first, last in clean_spans():
+        library.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_DONTNEED)
+
+
+def clean_spans(smaps: Path = Path("/proc/self/smaps")) -> list[tuple[int, int]]:
+    """Addresses (first, last) of the private mappings of files that cannot be written and hold no page of their own.
+
+    Constants that the loader relocated are pages of the process (``Anonymous`` in smaps); such mappings are left out.
+    Empty where the kernel does not tell.
+    """
     try:
-        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = smaps.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return
+        return []
+    found: list[tuple[int, int]] = []
+    span = None
     for line in lines:
-        span, rights, *rest = line.split(maxsplit=5)
-        if rights.startswith("r-x") and COMPILER in rest[-1]:  # code, never written to: its pages are the file's
-            first, last = (int(n, 16) for n in span.split("-"))
-            library.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_DONTNEED)
+        head, *rest = line.split()
+        if "-" in head and not head.endswith(":"):
+            rights, inode = rest[0], rest[3]
+            is_file = inode != "0" and rights.startswith("r-") and rights.endswith("p")
+            span = tuple(int(n, 16) for n in head.split("-")) if is_file else None
+        elif head == "Anonymous:" and span is not None and rest[0] == "0":
+            found.append((span[0], span[1]))
+    return found

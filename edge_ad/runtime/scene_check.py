@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.errors import EdgeAdError, InvalidFrame
-from edge_ad.frame import F32, U8, Bool, Frame
+from edge_ad.frame import F32, U8, Bool
 from edge_ad.runtime.geometry import Plane, fit_plane
 
 SCHEMA = 1
@@ -148,9 +148,8 @@ class SceneState:
     near_share: float = 0.0
 
 
-def look(setup: SceneSetup, xyz: F32) -> SceneState:
-    """Find the supporting plane in a frame's cloud, (H, W, 3) metres, starting from where it was."""
-    coarse = xyz[::SEEN_STRIDE, ::SEEN_STRIDE]
+def look(setup: SceneSetup, coarse: F32) -> SceneState:
+    """Find the supporting plane in every ``SEEN_STRIDE``-th pixel of a frame's cloud, starting from where it was."""
     z = coarse[..., 2]
     depth = z > 0
     near = float((z[depth] < setup.band_m[0]).mean()) if depth.any() else 0.0
@@ -199,15 +198,21 @@ def _follow(start: Plane, points: F32, tolerance: float, enough: int) -> Plane |
     return plane
 
 
-def check(setup: SceneSetup, frame: Frame, xyz: F32) -> tuple[str, ...]:
-    """Why this frame does not belong to the calibrated scene; empty where it does.
+def check(setup: SceneSetup, shape: tuple[int, int], coarse: F32) -> tuple[str, ...]:
+    """Why a frame does not belong to the calibrated scene; empty where it does.
 
+    Parameters
+    ----------
+    shape : (H, W) of the frame. coarse : every ``SEEN_STRIDE``-th row and column of its cloud (H, W, 3), metres.
+
+    Notes
+    -----
     A plane that the parts hide cannot be checked, and nothing is said then.
     """
-    if xyz.shape[:2] != (setup.height, setup.width):
-        h, w = frame.shape
+    if shape != (setup.height, setup.width):
+        h, w = shape
         return (f"a frame of {w} x {h} pixels in a scene of {setup.width} x {setup.height}",)
-    state = look(setup, xyz)
+    state = look(setup, coarse)
     reasons = []
     if state.visible and (abs(state.shift_m) > setup.shift_limit_m or state.tilt_deg > setup.tilt_limit_deg):
         limits = f"{setup.shift_limit_m * 1e3:.1f} mm, {setup.tilt_limit_deg:.1f} degrees"

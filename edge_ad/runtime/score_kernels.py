@@ -18,7 +18,8 @@ f32 = np.float32
 # erf(x) = x P(x^2) / Q(x^2) on |x| <= 3.85 and tanh(x) likewise on |x| <= 8.5: minimax fits, error below 4e-8 before
 # rounding and below 4e-7 in float32 (tests/runtime/test_score_kernels.py).
 HALF, ONE, HALF_ROOT = f32(0.5), f32(1), f32(np.sqrt(0.5))
-TINY = f32(1e-12)
+TINY = f32(1e-24)
+"""Least squared length that a vector is divided by."""
 E_MAX, T_MAX = f32(3.85), f32(8.5)
 E0, E1, E2, E3 = f32(1.12837885), f32(0.199614487), f32(0.0505458718), f32(0.00371047034)
 E4, E5, E6 = f32(0.000143909838), f32(-2.00639978e-06), f32(2.06510949e-08)
@@ -29,11 +30,16 @@ U1, U2, U3 = f32(0.464338314), f32(0.0245687465), f32(0.00025735255)
 
 
 @compiled(**FUSED)
+def within(z: np.float32, most: np.float32) -> np.float32:
+    """``z`` cut at plus and minus ``most``; NaN stays NaN."""
+    z = most if z > most else z
+    return -most if z < -most else z
+
+
+@compiled(**FUSED)
 def gelu(x: np.float32) -> np.float32:
-    """Exact GELU, x (1 + erf(x / sqrt 2)) / 2. Clamped so that NaN stays NaN."""
-    z = x * HALF_ROOT
-    z = E_MAX if z > E_MAX else z
-    z = -E_MAX if z < -E_MAX else z
+    """Exact GELU, x (1 + erf(x / sqrt 2)) / 2."""
+    z = within(x * HALF_ROOT, E_MAX)
     u = z * z
     p = ((((((E6 * u + E5) * u + E4) * u + E3) * u + E2) * u + E1) * u + E0) * z
     q = (((G4 * u + G3) * u + G2) * u + G1) * u + ONE
@@ -43,9 +49,7 @@ def gelu(x: np.float32) -> np.float32:
 @compiled(**FUSED)
 def sigmoid(x: np.float32) -> np.float32:
     """1 / (1 + exp(-x)) as (1 + tanh(x / 2)) / 2."""
-    z = x * HALF
-    z = T_MAX if z > T_MAX else z
-    z = -T_MAX if z < -T_MAX else z
+    z = within(x * HALF, T_MAX)
     u = z * z
     p = ((((((T6 * u + T5) * u + T4) * u + T3) * u + T2) * u + T1) * u + T0) * z
     q = ((U3 * u + U2) * u + U1) * u + ONE
@@ -83,7 +87,11 @@ def blend4(out: F32, o: int, table: F32, at: I64, weight: F32, i: int, first: in
 
 @compiled(**FUSED)
 def unit_distance(target: F32, found: F32, o: int, offset: F32, size: int, rest: int) -> np.float32:
-    """|| t/|t| - u/|u| || of t = target[:rest] and u = found[o:] + offset, whose entries from ``size`` on are zero."""
+    """|| t/|t| - u/|u| || of t = target[:rest] and u = found[o:] + offset, whose entries from ``size`` on are zero.
+
+    As || t - u (|t|/|u|) || / |t|. A factor of a loop is a root of a quotient here and below, never a quotient: the
+    compiler would take its division into the loop.
+    """
     u = found[o : o + size]
     tt, uu = f32(0), f32(0)
     for j in range(size):
@@ -94,13 +102,13 @@ def unit_distance(target: F32, found: F32, o: int, offset: F32, size: int, rest:
     tail = f32(0)
     for j in range(size, rest):
         tail += target[j] * target[j]
-    it = ONE / max(np.sqrt(tt + tail), TINY)
-    iu = ONE / max(np.sqrt(uu), TINY)
-    total = f32(0)
+    tt = max(tt + tail, TINY)
+    ratio = np.sqrt(tt / max(uu, TINY))
+    total = tail
     for j in range(size):
-        d = target[j] * it - u[j] * iu
+        d = target[j] - u[j] * ratio
         total += d * d
-    return np.sqrt(total + tail * it * it)
+    return np.sqrt(total / tt)
 
 
 @compiled(**FUSED)
@@ -114,7 +122,7 @@ def anchor_distance(
         v = u[j] + offset[j]
         u[j] = v
         uu += v * v
-    iu = ONE / max(np.sqrt(uu), TINY)
+    iu = np.sqrt(ONE / max(uu, TINY))
     for k in range(len(anchor_rest)):
         anchor = anchors[k * size : (k + 1) * size]
         total = f32(0)
@@ -140,7 +148,7 @@ def gated(row: F32, width: int, norm: F32, shift: F32, eps: np.float32) -> None:
     for j in range(width):
         v = fused[j] - mean
         total += v * v
-    scale = ONE / np.sqrt(total * share + eps)
+    scale = np.sqrt(ONE / (total * share + eps))
     for j in range(width):
         fused[j] = res[j] + gelu((fused[j] - mean) * scale * norm[j] + shift[j])
 
@@ -153,32 +161,20 @@ def rows_distance(row: F32, t: int, u: int, width: int) -> np.float32:
     for j in range(width):
         tt += a[j] * a[j]
         uu += b[j] * b[j]
-    it, iu = ONE / max(np.sqrt(tt), TINY), ONE / max(np.sqrt(uu), TINY)
+    tt = max(tt, TINY)
+    ratio = np.sqrt(tt / max(uu, TINY))
     total = f32(0)
     for j in range(width):
-        d = a[j] * it - b[j] * iu
+        d = a[j] - b[j] * ratio
         total += d * d
-    return np.sqrt(total)
+    return np.sqrt(total / tt)
 
 
 @compiled(**FUSED)
 def score_gacm(
-    out: F32,
-    start: int,
-    end: int,
-    rgb: F32,
-    rgb_at: I64,
-    rgb_weight: F32,
-    points: F32,
-    point_at: I64,
-    point_weight: F32,
-    first: int,
-    width: int,
-    norm: F32,
-    shift: F32,
-    eps: np.float32,
-    row: F32,
-) -> None:
+    out: F32, start: int, end: int, rgb: F32, rgb_at: I64, rgb_weight: F32, points: F32, point_at: I64,
+    point_weight: F32, first: int, width: int, norm: F32, shift: F32, eps: np.float32, row: F32,
+) -> None:  # fmt: skip
     """``3d``: D(F_3d, F_rgb->3d) with the GACM of eq. 1-4. Nothing but element-wise work is left at a pixel.
 
     out : (1, n). rgb, points : the tables, flat. rgb_at : (n, 4), point_at : (n, 3) int64 offsets of table rows, with
@@ -217,17 +213,9 @@ def hidden_rows(hidden: F32, start: int, count: int, table: F32, at: I64, weight
 
 @compiled(**FUSED)
 def trapezoid(
-    found: F32,
-    hidden: F32,
-    weight: F32,
-    count: int,
-    size: int,
-    width: int,
-    step: int,
-    dims: I32,
-    letters: U8,
+    found: F32, hidden: F32, weight: F32, count: int, size: int, width: int, step: int, dims: I32, letters: U8,
     ones: F32,
-) -> None:
+) -> None:  # fmt: skip
     """found (count, size) = hidden (count, width) weight^T, where weight (size, width) is zero left of its diagonal.
 
     In blocks of ``step`` outputs, each of which reads the hidden units from its first output on alone.
@@ -247,33 +235,10 @@ def trapezoid(
 
 @compiled(**FUSED)
 def score_mlp(
-    out: F32,
-    start: int,
-    end: int,
-    block: int,
-    table: F32,
-    at: I64,
-    weight: F32,
-    first: int,
-    width: int,
-    middle: F32,
-    middle_shift: F32,
-    last: F32,
-    shift: F32,
-    step: int,
-    targets: F32,
-    target_at: I64,
-    target_weight: F32,
-    rest: int,
-    anchors: F32,
-    anchor_rest: F32,
-    hidden: F32,
-    found: F32,
-    target: F32,
-    dims: I32,
-    letters: U8,
-    ones: F32,
-) -> None:
+    out: F32, start: int, end: int, block: int, table: F32, at: I64, weight: F32, first: int, width: int, middle: F32,
+    middle_shift: F32, last: F32, shift: F32, step: int, targets: F32, target_at: I64, target_weight: F32, rest: int,
+    anchors: F32, anchor_rest: F32, hidden: F32, found: F32, target: F32, dims: I32, letters: U8, ones: F32,
+) -> None:  # fmt: skip
     """One mapper's MLP from its table columns on, and the distance to its target or to the anchors.
 
     out : (classes, n); one row where there are no anchors. block : pixels at a time. table, at, weight : the flat table
@@ -282,7 +247,7 @@ def score_mlp(
     zero left of its diagonal (:func:`trapezoid`). shift : (size,). targets, target_at, target_weight : the table whose
     first ``rest`` columns are the target. anchors : (classes, size) flat with ``anchor_rest`` (classes,), the squared
     length of what lies outside of the mapper's range; empty: take the target.
-    hidden : (>= 2 block width,), found : (>= block size,), target : (>= rest,) scratch.
+    hidden : (>= block width, twice that with a middle layer), found : (>= block size,), target : (>= rest,) scratch.
     """
     size, classes = len(shift), len(anchor_rest)
     for begin in range(start, end, block):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from edge_ad.bundle import Bundle
 from edge_ad.frame import F32, Bool
+from edge_ad.presets import Fusion
 from edge_ad.runtime.backends import load_session
 from edge_ad.runtime.backends.base import Session
 from edge_ad.runtime.point_input import PointInput
@@ -98,12 +99,12 @@ def score_pixels(
     dict of (n,) float32: ``rgb`` (eq. 12), ``3d`` (eq. 13), and where there is text ``text_rgb`` and ``text_3d``,
     whose product is eq. 14.
     """
+    taps = _taps(rgb_table, valid, points, rows)
     if isinstance(session, FastScore):
-        taps = _taps(rgb_table, valid, points, rows)
         terms = None if text else ("rgb", "3d")
         found = session.score(rgb_table, point_table, *taps, slice(class_index, class_index + 1), terms)
         scored = {name: d[0] if name in TEXT else d for name, d in found.items()}
-        return over_levels(scored, levels, valid, points, rows)
+        return over_levels(scored, levels, taps)
     grid = _grid(rgb_table)
     pixels = np.flatnonzero(valid.ravel())
     to_points = point_matrix(points, len(point_table))
@@ -123,7 +124,7 @@ def score_pixels(
         for name, value in session.run(inputs).items():
             parts.setdefault(name, []).append(value)
     scored = {name: np.concatenate(values) for name, values in parts.items()}
-    return over_levels(scored, levels, valid, points, rows)
+    return over_levels(scored, levels, taps)
 
 
 LEVELS = ("rgb_level", "point_level")
@@ -134,24 +135,14 @@ def levels_of(tables: Mapping[str, F32]) -> tuple[F32, F32] | None:
     return (tables[LEVELS[0]], tables[LEVELS[1]]) if LEVELS[0] in tables else None
 
 
-def over_levels(
-    distances: dict[str, F32],
-    levels: tuple[F32, F32] | None,
-    valid: Bool,
-    points: PointInput,
-    rows: NDArray[np.int64] | None = None,
-) -> dict[str, F32]:
+def over_levels(distances: dict[str, F32], levels: tuple[F32, F32] | None, taps: tuple[Taps, Taps]) -> dict[str, F32]:
     """Psi_rgb and Psi_3d over what is expected there: the tokens' levels, interpolated as their features are.
 
-    distances : (n,) a term, of the valid pixels or of ``rows`` of them. levels : None changes nothing.
+    distances : (n,) a term. levels : None changes nothing. taps : of those n pixels, from colour and point tokens.
     """
     if levels is None:
         return distances
-    pixels, to_points = np.flatnonzero(valid.ravel()), point_matrix(points, len(levels[1]))
-    if rows is not None:
-        pixels, to_points = pixels[rows], to_points[rows]
-    of_3d = (bilinear_matrix(_grid(levels[0]), valid.shape[0]) @ levels[0])[pixels]
-    of_rgb = to_points @ levels[1]
+    of_3d, of_rgb = (np.einsum("ij,ij->i", level[t.index], t.weight) for level, t in zip(levels, taps))
     return distances | {"rgb": distances["rgb"] / of_rgb, "3d": distances["3d"] / of_3d}
 
 
@@ -194,12 +185,34 @@ def _taps(rgb_table: F32, valid: Bool, points: PointInput, rows: NDArray[np.int6
     return Taps(every.index[pixels], every.weight[pixels]), Taps(index, weight)
 
 
-def fuse(distances: dict[str, F32], alpha: float, beta: float, balance: tuple[float, float, float]) -> F32:
+def token_tables(session: Session, rgb_tokens: F32, point_tokens: F32, class_index: int = 0) -> dict[str, F32]:
+    """Run ``tokens.onnx``: the tables, and levels where there are any.
+
+    rgb_tokens : (T, D_rgb). point_tokens : (G, D_3d), pooled. class_index : whose features, for a model with
+    ``mappers.condition = "class"``; otherwise without effect. The text columns never depend on it.
+    """
+    inputs: dict[str, NDArray[np.generic]] = {"rgb_tokens": rgb_tokens, "point_tokens": point_tokens}
+    if depends_on_class(session):
+        inputs["class_index"] = np.array([class_index], dtype=np.int64)
+    return session.run(inputs)
+
+
+def depends_on_class(tokens: Session) -> bool:
+    """Whether the tables of this ``tokens.onnx`` are a class's own."""
+    return any(i.name == "class_index" for i in tokens.inputs)
+
+
+def fuse(distances: dict[str, F32], fusion: Fusion, balance: tuple[float, float, float]) -> F32:
     """Eq. 16 over pixels: ``alpha Psi_rgb Psi_3d + beta Psi_text``, each term over its balance.
 
-    ``balance`` holds the divisors of Psi_rgb, Psi_3d and Psi_text: ones, or their means on held-out good pixels.
+    ``fusion.combine = "max"`` takes the larger of Psi_rgb and Psi_3d in the place of their product. ``balance`` holds
+    the divisors of Psi_rgb, Psi_3d and Psi_text: ones, or their means on held-out good pixels.
     """
-    psi = np.float32(alpha / (balance[0] * balance[1])) * distances["rgb"] * distances["3d"]
-    if beta > 0 and "text_rgb" in distances:
-        psi = psi + np.float32(beta / balance[2]) * distances["text_rgb"] * distances["text_3d"]
+    if fusion.combine == "max":
+        psi = np.maximum(distances["rgb"] * np.float32(1 / balance[0]), distances["3d"] * np.float32(1 / balance[1]))
+        psi = np.float32(fusion.alpha) * psi
+    else:
+        psi = np.float32(fusion.alpha / (balance[0] * balance[1])) * distances["rgb"] * distances["3d"]
+    if fusion.beta > 0 and "text_rgb" in distances:
+        psi = psi + np.float32(fusion.beta / balance[2]) * distances["text_rgb"] * distances["text_3d"]
     return np.asarray(psi, dtype=np.float32)

@@ -27,8 +27,10 @@ from edge_ad.runtime.jit import LETTERS, ONE_ZERO, one_blas_thread, share
 from edge_ad.runtime.resident import settle
 from edge_ad.runtime.score_kernels import score_gacm, score_mlp
 
+HELD = 2**18
+"""Hidden units of all pixels of a block, at most: 1 MB, which a second-level cache holds."""
 BLOCK = 256
-"""Pixels whose hidden units are held at a time: with 960 hidden units 1 MB, which a second-level cache holds."""
+"""Pixels of the smallest block; others are multiples of it, for a product of more rows is the faster."""
 STEP = 64
 """Outputs of a triangular layer that are computed by one product."""
 TEXT = ("text_rgb", "text_3d")
@@ -201,11 +203,12 @@ class FastScore:
     ) -> None:
         a, b = (0, 1) if m.from_rgb else (1, 0)
         rank = len(m.bias)
+        block = BLOCK * max(1, HELD // (BLOCK * m.width))
         score_mlp(
-            out, r.start, r.stop, BLOCK, flat[a], at[a], weight[a], m.first, m.width, m.middle, m.middle_bias,
+            out, r.start, r.stop, block, flat[a], at[a], weight[a], m.first, m.width, m.middle, m.middle_bias,
             m.weight, m.bias, STEP, flat[b], at[b], weight[b], m.target,
             m.anchors[classes].ravel(), m.anchor_rest[classes],
-            self._scratch("hidden", 2 * BLOCK * m.width), self._scratch("found", BLOCK * rank),
+            self._scratch("hidden", (1 + bool(len(m.middle))) * block * m.width), self._scratch("found", block * rank),
             self._scratch("target", max(1, m.target)), self._sizes(), LETTERS, ONE_ZERO,
         )  # fmt: skip
 

@@ -61,13 +61,14 @@ class EncodedPart:
     """One part after the encoders: the tables of ``tokens.onnx``.
 
     rgb_table : (T, W_rgb) float32. point_table : (G, W_3d) float32. levels : expected Psi_3d a colour token (T,) and
-    Psi_rgb a point token (G,), where the model has them.
+    Psi_rgb a point token (G,), where the model has them. class_name : whose tables they are, where they depend on it.
     """
 
     part: PreparedPart
     rgb_table: F32
     point_table: F32
     levels: tuple[F32, F32] | None = None
+    class_name: str | None = None
 
 
 @dataclass(frozen=True)

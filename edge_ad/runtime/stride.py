@@ -7,15 +7,11 @@ A valid pixel between lattice pixels gets the bilinear mean of those around it t
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.frame import F32, Bool
-
-if TYPE_CHECKING:  # imported where a stride is used: 18 MB that exact scoring does without
-    from scipy.sparse import csr_matrix
 
 
 class StridePlan:
@@ -31,7 +27,7 @@ class StridePlan:
         lattice[offset::stride, offset::stride] = True
         known = (lattice & valid)[offset::stride, offset::stride].astype(np.float32)
         # Weights of the valid lattice pixels around each pixel; their sum is 0 where there are none.
-        weight = np.asarray(axis @ (axis @ known).T, dtype=np.float32).T
+        weight = axis @ known @ axis.T
         alone = valid & (weight <= 0)
         self._axis, self._known = axis, known > 0
         self._weight = weight[valid]
@@ -45,26 +41,28 @@ class StridePlan:
         """(m,) values of ``rows`` -> (n_valid,) float32, a weighted mean of the nearest scored pixels for the rest."""
         coarse = np.zeros(self._known.shape, np.float32)
         coarse[self._known] = values[self._on_lattice]
-        full = np.asarray(self._axis @ (self._axis @ coarse).T, dtype=np.float32).T[self._valid]
+        full = (self._axis @ coarse @ self._axis.T)[self._valid]
         out = full / np.where(self._alone, np.float32(1), self._weight)
         out[self.rows] = values
         return np.asarray(out, dtype=np.float32)
 
 
-@lru_cache(maxsize=16)
-def _axis(size: int, stride: int) -> tuple[int, csr_matrix]:
-    """First lattice position and the (size, lattice) interpolation along one axis; constant beyond the ends."""
-    from scipy.sparse import csr_matrix
-
+def lattice_axis(size: int, stride: int) -> tuple[int, int, NDArray[np.int64], F32]:
+    """One axis of the lattice: its first pixel and how many there are; for each of ``size`` pixels the lower of the two
+    lattice positions around it, (size,) int64, and the share of the upper one, (size,) float32 (0 beyond the ends)."""
     offset = min((stride - 1) // 2, size - 1)
-    positions = np.arange(offset, size, stride)
-    at = np.clip((np.arange(size) - offset) / stride, 0, len(positions) - 1)
-    low = np.minimum(at.astype(np.int64), len(positions) - 1)
-    high = np.minimum(low + 1, len(positions) - 1)
-    share = (at - low).astype(np.float32)
-    rows = np.repeat(np.arange(size), 2)
-    columns = np.stack([low, high], axis=1).ravel()
-    weights = np.stack([1 - share, share], axis=1).ravel()
-    matrix = csr_matrix((weights, (rows, columns)), shape=(size, len(positions)), dtype=np.float32)
-    matrix.sum_duplicates()
+    many = len(range(offset, size, stride))
+    at = np.clip((np.arange(size) - offset) / stride, 0, many - 1)
+    low = np.minimum(at.astype(np.int64), many - 1)
+    return offset, many, low, (at - low).astype(np.float32)
+
+
+@lru_cache(maxsize=16)
+def _axis(size: int, stride: int) -> tuple[int, F32]:
+    """First lattice position and the (size, lattice) interpolation along one axis; constant beyond the ends."""
+    offset, many, low, share = lattice_axis(size, stride)
+    rows = np.arange(size)
+    matrix = np.zeros((size, many), dtype=np.float32)
+    matrix[rows, low] = 1 - share
+    matrix[rows, np.minimum(low + 1, many - 1)] += share
     return offset, matrix

@@ -27,6 +27,7 @@ SCHEMES: dict[str, str] = {
 """Scheme -> module with ``open_uri(uri: Uri) -> Camera``. Only the module of the scheme asked for is imported."""
 
 _T = TypeVar("_T")
+_C = TypeVar("_C")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,19 @@ class Camera(Protocol):
 
     def describe(self) -> str:
         """One line for people."""
+
+
+class AlwaysOpen:
+    """Base of a source with nothing to start and nothing to stop: files are open only while they are read."""
+
+    def __enter__(self: _C) -> _C:
+        """Nothing to start."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to stop."""
 
 
 def open_camera(uri: str) -> Camera:

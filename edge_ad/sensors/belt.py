@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edge_ad.errors import EdgeAdError
 from edge_ad.frame import F32, Frame
-from edge_ad.sensors import paced
+from edge_ad.sensors import AlwaysOpen, paced
+from edge_ad.sensors.synthetic import classes_of
 from edge_ad.sensors.uri import Uri
 
 if TYPE_CHECKING:
@@ -32,13 +32,9 @@ def open_uri(uri: Uri) -> BeltCamera:
     ``speed``: mm a second; ``stop``: seconds that the belt stands with a part in the middle; ``gap``: mm to the next.
     ``parts=0`` never ends; ``frames`` ends earlier. Raises EdgeAdError.
     """
-    from edge_ad.data.synthetic import CLASSES
-
     uri.only("seed", "parts", "frames", "defects", "fps", "speed", "stop", "gap", "realtime")
-    if uri.path and uri.path not in CLASSES:
-        raise EdgeAdError(f"{uri}: no synthetic class '{uri.path}'", f"one of: {', '.join(CLASSES)}")
     return BeltCamera(
-        (uri.path,) if uri.path else tuple(CLASSES),
+        classes_of(uri),
         seed=uri.integer("seed", 0),
         parts=uri.integer("parts", 3),
         frames=uri.integer("frames", 0),
@@ -76,7 +72,7 @@ class Belt:
         return int(np.ceil(parts * (self.gap / self.speed + self.stop) * self.fps))
 
 
-class BeltCamera:
+class BeltCamera(AlwaysOpen):
     """Frames of the belt. Frame i depends on the seed and i alone; its name ends with the part's defect or ``good``."""
 
     def __init__(
@@ -98,15 +94,6 @@ class BeltCamera:
         self._belt = belt
         self._realtime = realtime
         self._uri = uri
-
-    def __enter__(self) -> BeltCamera:
-        """Nothing to start."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing to stop."""
 
     def __iter__(self) -> Iterator[Frame]:
         """Frames with xyz in metres and timestamps on the belt's own clock."""

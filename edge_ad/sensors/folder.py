@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from types import TracebackType
 
 from edge_ad.data.dataset import Dataset, Item, open_dataset
 from edge_ad.errors import EdgeAdError
 from edge_ad.frame import Frame
-from edge_ad.sensors import BrokenFrame, paced
+from edge_ad.sensors import AlwaysOpen, BrokenFrame, paced
 from edge_ad.sensors.uri import Uri
 
 
@@ -34,7 +33,7 @@ def open_uri(uri: Uri) -> FolderCamera:
     )
 
 
-class FolderCamera:
+class FolderCamera(AlwaysOpen):
     """Frames of ``items`` in order. A file that cannot be read gives a BrokenFrame and the stream goes on.
 
     With ``loop`` the items come again and again, named ``NAME@2``, ``NAME@3``, ... from the second time on.
@@ -56,15 +55,6 @@ class FolderCamera:
         self._named = named
         self._loop = loop
         self._fps = fps
-
-    def __enter__(self) -> FolderCamera:
-        """Nothing to start: files are opened one by one."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing to stop."""
 
     def __iter__(self) -> Iterator[Frame | BrokenFrame]:
         """Frames, and a BrokenFrame for each sample that cannot be read."""

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from edge_ad.errors import EdgeAdError, missing_package
+from edge_ad.errors import EdgeAdError, missing_package, one_line
 from edge_ad.sensors.ros_camera import CutShort, RosCamera, wanted
 from edge_ad.sensors.uri import Uri
 
@@ -87,7 +87,7 @@ class McapBag:
                 except StopIteration:
                     break
                 except (McapError, EOFError, struct.error, zlib.error, ValueError, OSError, RuntimeError) as e:
-                    raise CutShort(" ".join(str(e).split()) or type(e).__name__) from None
+                    raise CutShort(one_line(e) or type(e).__name__) from None
                 kind = type(record).__name__
                 if kind == "Schema":
                     assert isinstance(record, Schema)

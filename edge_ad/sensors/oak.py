@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from edge_ad.errors import EdgeAdError
+from edge_ad.errors import EdgeAdError, one_line
 from edge_ad.frame import Frame, Intrinsics
-from edge_ad.sensors.pairing import Pairing
-from edge_ad.sensors.realsense_modes import read_size
+from edge_ad.sensors.aligned import AlignedCamera
 from edge_ad.sensors.uri import Uri
 from edge_ad.sensors.vendor import load, stdout_to_stderr
 
@@ -38,44 +36,36 @@ def connected() -> list[dict[str, str]]:
         return [{"serial": str(i.getDeviceId()), "name": str(i.name)} for i in dai.Device.getAllAvailableDevices()]
 
 
-class OakCamera:
+class OakCamera(AlignedCamera):
     """Frames with depth aligned to the undistorted colour picture on the camera itself. Context manager."""
+
+    maker = "OAK"
 
     def __init__(self, uri: Uri) -> None:
         """Raises EdgeAdError for a wrong option."""
-        self._uri = str(uri)
-        self._id = uri.path
-        self._size = read_size(uri, "size", (640, 400))
-        self._fps = uri.integer("fps", 30, 1)
-        self._pairing = Pairing(uri.number("skew", 1000 / self._fps, 0, 60000) / 1e3)
-        self._class = uri.text("class")
-        self._timeout_s = uri.number("timeout", 5, 0.1, 600)
-        self._device: Any = None
-        self._pipeline: Any = None
+        super().__init__(uri, (640, 400))
         self._queue: Any = None
-        self._about: dict[str, str] = {}
 
     def __enter__(self) -> OakCamera:
         """Find the camera, build its pipeline and start it. Raises EdgeAdError."""
         self._dai = dai = sdk()
         there = connected()  # asked first: opening a device that is not there waits for seconds
-        known = [d for d in there if self._id in ("", d["serial"], d["name"])]
-        if not known and not (self._id and "." in self._id):  # an IP behind a router is not listed
+        known = [d for d in there if self._which in ("", d["serial"], d["name"])]
+        if not known and not (self._which and "." in self._which):  # an IP behind a router is not listed
             told = f"one of: {', '.join(d['serial'] for d in there)}" if there else "one"
-            which = f"OAK camera {self._id}" if self._id else "OAK camera"
-            raise EdgeAdError(f"no {which} is connected", told, "check cable and power, then run: edge-ad cameras")
+            raise EdgeAdError(
+                f"no {self._asked} is connected", told, "check cable and power, then run: edge-ad cameras"
+            )
         try:
             with stdout_to_stderr():
-                self._device = dai.Device(self._id) if self._id else dai.Device()
+                self._device = dai.Device(self._which) if self._which else dai.Device()
                 self._about = {"name": self._device.getDeviceName(), "serial": self._device.getDeviceId()}
                 self._build(dai)
                 self._pipeline.start()
         except RuntimeError as e:
             self._close()
-            text = " ".join(str(e).split())
-            raise EdgeAdError(
-                f"{self._uri} did not start ({text})", "a mode it has", "name another size= or fps="
-            ) from None
+            found = f"{self._uri} did not start ({one_line(e)})"
+            raise EdgeAdError(found, "a mode it has", "name another size= or fps=") from None
         return self
 
     def _build(self, dai: Any) -> None:
@@ -123,23 +113,6 @@ class OakCamera:
             except RuntimeError:  # it is gone
                 pass
 
-    def __iter__(self) -> Iterator[Frame]:
-        """Frames for as long as they come; none for ``timeout`` s raises EdgeAdError."""
-        sequence = 0
-        while True:
-            yield self._frame(self._next(), sequence)
-            sequence += 1
-
-    def describe(self) -> str:
-        """One line for people."""
-        named = " ".join(self._about.values()) or "OAK"
-        return f"{self._uri}: {named}, {self._size[0]}x{self._size[1]} at {self._fps} frames a second"
-
-    @property
-    def missed(self) -> int:
-        """Frames that the camera numbered and did not deliver."""
-        return self._pairing.missed
-
     def temperature_c(self) -> float | None:
         """Degrees Celsius of the camera's chip, or None."""
         try:
@@ -161,22 +134,12 @@ class OakCamera:
 
     def _frame(self, group: Any, sequence: int) -> Frame:
         depth, colour = group["depth"], group["colour"]
-        times = (depth.getTimestampDevice().total_seconds(), colour.getTimestampDevice().total_seconds())
-        numbers = (int(depth.getSequenceNum()), int(colour.getSequenceNum()))
-        flags, health = self._pairing(numbers, times, ("hardware", "hardware"))
-        return Frame(
-            colour=np.ascontiguousarray(colour.getCvFrame()[..., ::-1]),
-            depth=np.array(depth.getFrame(), np.uint16),
-            depth_scale_m=0.001,  # depthai's depth is in millimetres
-            intrinsics=self._intrinsics,
-            sequence=sequence,
-            source=self._uri,
-            name=f"oak-{sequence:06d}",
-            class_name=self._class,
-            depth_timestamp_s=times[0],
-            colour_timestamp_s=times[1],
-            clock="hardware",
-            flags=flags,
-            health=health,
-            metadata={"camera": dict(self._about), "depth_number": numbers[0], "colour_number": numbers[1]},
+        return self._paired(
+            sequence,
+            np.ascontiguousarray(colour.getCvFrame()[..., ::-1]),
+            np.array(depth.getFrame(), np.uint16),
+            0.001,  # depthai's depth is in millimetres
+            self._intrinsics,
+            numbers=(int(depth.getSequenceNum()), int(colour.getSequenceNum())),
+            times=(depth.getTimestampDevice().total_seconds(), colour.getTimestampDevice().total_seconds()),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -11,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.errors import EdgeAdError
+from edge_ad.errors import EdgeAdError, one_line
 from edge_ad.frame import U8, Frame, Intrinsics
-from edge_ad.sensors.pairing import Pairing
+from edge_ad.sensors.aligned import AlignedCamera
 from edge_ad.sensors.realsense_modes import read_size
 from edge_ad.sensors.uri import Uri
 from edge_ad.sensors.vendor import load, stdout_to_stderr
@@ -52,22 +51,15 @@ def connected() -> list[dict[str, str]]:
         ]
 
 
-class OrbbecCamera:
+class OrbbecCamera(AlignedCamera):
     """Frames with depth aligned to colour by the SDK. Context manager."""
+
+    maker = "Orbbec"
 
     def __init__(self, uri: Uri) -> None:
         """Raises EdgeAdError for a wrong option."""
-        self._uri = str(uri)
-        self._serial = uri.path
-        self._size = read_size(uri, "size", (640, 480))
+        super().__init__(uri, (640, 480))
         self._depth_size = read_size(uri, "depth", self._size)
-        self._fps = uri.integer("fps", 30, 1)
-        self._pairing = Pairing(uri.number("skew", 1000 / self._fps, 0, 60000) / 1e3)
-        self._class = uri.text("class")
-        self._timeout_s = uri.number("timeout", 5, 0.1, 600)
-        self._pipeline: Any = None
-        self._device: Any = None
-        self._about: dict[str, str] = {}
 
     def __enter__(self) -> OrbbecCamera:
         """Find the camera and start both streams. Raises EdgeAdError."""
@@ -87,7 +79,7 @@ class OrbbecCamera:
                 pipeline.start(config)
             except (ob.OBError, RuntimeError) as e:
                 raise EdgeAdError(
-                    f"{self._uri} did not start ({_line(e)})", "", "unplug it, plug it in again"
+                    f"{self._uri} did not start ({one_line(e)})", "", "unplug it, plug it in again"
                 ) from None
         self._pipeline = pipeline
         self._align = ob.AlignFilter(align_to_stream=ob.OBStreamType.COLOR_STREAM)
@@ -104,23 +96,6 @@ class OrbbecCamera:
             except (self._ob.OBError, RuntimeError):  # it is gone
                 pass
 
-    def __iter__(self) -> Iterator[Frame]:
-        """Frames for as long as they come; none for ``timeout`` s raises EdgeAdError."""
-        sequence = 0
-        while True:
-            yield self._frame(self._next(), sequence)
-            sequence += 1
-
-    def describe(self) -> str:
-        """One line for people."""
-        named = " ".join(self._about.values()) or "Orbbec"
-        return f"{self._uri}: {named}, {self._size[0]}x{self._size[1]} at {self._fps} frames a second"
-
-    @property
-    def missed(self) -> int:
-        """Frames that the camera numbered and did not deliver."""
-        return self._pairing.missed
-
     def temperature_c(self) -> float | None:
         """Degrees Celsius of the camera's processor, or None."""
         try:
@@ -130,7 +105,7 @@ class OrbbecCamera:
 
     def hardware_reset(self) -> None:
         """Reboot the camera and wait until it is listed again. Raises EdgeAdError."""
-        serial = self._about.get("serial", self._serial)
+        serial = self._about.get("serial", self._which)
         with stdout_to_stderr():
             self._find(self._ob).reboot()
         until = time.monotonic() + 30
@@ -145,11 +120,10 @@ class OrbbecCamera:
         devices = ob.Context().query_devices()
         serials = [str(devices.get_device_serial_number_by_index(i)) for i in range(devices.get_count())]
         if not serials:
-            which = f"Orbbec camera {self._serial}" if self._serial else "Orbbec camera"
-            raise EdgeAdError(f"no {which} is connected", "one", "check cable and power, run: edge-ad cameras")
-        if self._serial and self._serial not in serials:
-            raise EdgeAdError(f"no Orbbec camera {self._serial} is connected", f"one of: {', '.join(serials)}")
-        return devices.get_device_by_index(serials.index(self._serial) if self._serial else 0)
+            raise EdgeAdError(f"no {self._asked} is connected", "one", "check cable and power, run: edge-ad cameras")
+        if self._which and self._which not in serials:
+            raise EdgeAdError(f"no {self._asked} is connected", f"one of: {', '.join(serials)}")
+        return devices.get_device_by_index(serials.index(self._which) if self._which else 0)
 
     def _profile(self, pipeline: Any, what: str, sensor: Any, size: tuple[int, int]) -> Any:
         ob = self._ob
@@ -180,24 +154,14 @@ class OrbbecCamera:
 
     def _frame(self, frames: Any, sequence: int) -> Frame:
         depth, colour = frames.get_depth_frame(), frames.get_color_frame()
-        times = (depth.get_timestamp_us() * 1e-6, colour.get_timestamp_us() * 1e-6)
-        numbers = (int(depth.get_index()), int(colour.get_index()))
-        flags, health = self._pairing(numbers, times, ("hardware", "hardware"))
-        return Frame(
-            colour=colour_picture(colour),
-            depth=depth_picture(depth),
-            depth_scale_m=float(f"{depth.get_depth_scale() / 1000:.6g}"),  # the SDK's scale is in mm
-            intrinsics=intrinsics(colour.get_stream_profile().as_video_stream_profile()),
-            sequence=sequence,
-            source=self._uri,
-            name=f"orbbec-{sequence:06d}",
-            class_name=self._class,
-            depth_timestamp_s=times[0],
-            colour_timestamp_s=times[1],
-            clock="hardware",
-            flags=flags,
-            health=health,
-            metadata={"camera": dict(self._about), "depth_number": numbers[0], "colour_number": numbers[1]},
+        return self._paired(
+            sequence,
+            colour_picture(colour),
+            depth_picture(depth),
+            float(f"{depth.get_depth_scale() / 1000:.6g}"),  # the SDK's scale is in mm
+            intrinsics(colour.get_stream_profile().as_video_stream_profile()),
+            numbers=(int(depth.get_index()), int(colour.get_index())),
+            times=(depth.get_timestamp_us() * 1e-6, colour.get_timestamp_us() * 1e-6),
         )
 
 
@@ -238,7 +202,3 @@ def intrinsics(profile: Any) -> Intrinsics:
         float(k.cy),
         distortion if any(distortion) else (),
     )
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edge_ad.errors import EdgeAdError, missing_package
+from edge_ad.errors import EdgeAdError, missing_package, one_line
 
 SQLITE, ROSBAG = b"SQLite format 3\x00", b"#ROSBAG V2.0"
 _INFO = (
@@ -117,8 +117,7 @@ def reset(serial: str, timeout_s: float = 20.0) -> None:
 
 def clean(error: BaseException) -> str:
     """The SDK's message without its call trace, as one line."""
-    text = " ".join(str(error).split())
-    return re.split(r" \(?(?:nested|from .*\.cpp)|; Details", text)[0] or type(error).__name__
+    return re.split(r" \(?(?:nested|from .*\.cpp)|; Details", one_line(error))[0] or type(error).__name__
 
 
 def check_file(path: Path) -> None:

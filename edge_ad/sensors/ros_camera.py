@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from edge_ad.errors import EdgeAdError
 from edge_ad.frame import U8, Extrinsics, Frame, Intrinsics
-from edge_ad.sensors import BrokenFrame, paced
+from edge_ad.sensors import AlwaysOpen, BrokenFrame, paced
 from edge_ad.sensors.ros_messages import (
     COMPRESSED,
     IMAGE,
@@ -89,7 +88,7 @@ class Streams:
     extrinsics: Extrinsics | None
 
 
-class RosCamera:
+class RosCamera(AlwaysOpen):
     """Pairs the pictures of two topics by the time in their headers; a picture without a partner is counted."""
 
     def __init__(self, uri: Uri, bag: Bag, options: Wanted) -> None:
@@ -98,15 +97,6 @@ class RosCamera:
         self._options = options
         self._streams = find_streams(bag, options)
         self.missed = 0
-
-    def __enter__(self) -> RosCamera:
-        """Nothing to start."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing to stop: files are open only while frames are read."""
 
     def __iter__(self) -> Iterator[Frame | BrokenFrame]:
         """Frames in the order of their times; a bag that is cut short ends with a BrokenFrame that says so."""

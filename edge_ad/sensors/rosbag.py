@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edge_ad.errors import EdgeAdError, missing_package
+from edge_ad.errors import EdgeAdError, missing_package, one_line
 from edge_ad.sensors.ros_camera import CutShort, RosCamera, wanted
 from edge_ad.sensors.uri import Uri
 
@@ -85,4 +85,4 @@ class _Closing:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import TracebackType
 
 import numpy as np
 
 from edge_ad.errors import EdgeAdError
 from edge_ad.frame import Frame
-from edge_ad.sensors import paced
+from edge_ad.sensors import AlwaysOpen, paced
 from edge_ad.sensors.uri import Uri
 
 
@@ -18,13 +17,9 @@ def open_uri(uri: Uri) -> SyntheticCamera:
 
     ``frames=0`` never ends; ``defects`` is the share of parts with a defect. Raises EdgeAdError.
     """
-    from edge_ad.data.synthetic import CLASSES
-
     uri.only("seed", "frames", "defects", "fps")
-    if uri.path and uri.path not in CLASSES:
-        raise EdgeAdError(f"{uri}: no synthetic class '{uri.path}'", f"one of: {', '.join(CLASSES)}")
     return SyntheticCamera(
-        (uri.path,) if uri.path else tuple(CLASSES),
+        classes_of(uri),
         seed=uri.integer("seed", 0),
         frames=uri.integer("frames", 20),
         defects=uri.number("defects", 0.3, 0, 1),
@@ -33,7 +28,16 @@ def open_uri(uri: Uri) -> SyntheticCamera:
     )
 
 
-class SyntheticCamera:
+def classes_of(uri: Uri) -> tuple[str, ...]:
+    """The class that ``uri.path`` names, or all. Raises EdgeAdError for an unknown one."""
+    from edge_ad.data.synthetic import CLASSES
+
+    if uri.path and uri.path not in CLASSES:
+        raise EdgeAdError(f"{uri}: no synthetic class '{uri.path}'", f"one of: {', '.join(CLASSES)}")
+    return (uri.path,) if uri.path else tuple(CLASSES)
+
+
+class SyntheticCamera(AlwaysOpen):
     """Frames of procedural parts. Frame i depends on (seed, i) alone; its name ends with the defect or ``good``."""
 
     def __init__(
@@ -52,15 +56,6 @@ class SyntheticCamera:
         self._defects = defects
         self._fps = fps
         self._uri = uri
-
-    def __enter__(self) -> SyntheticCamera:
-        """Nothing to start: a part is made when it is asked for."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing to stop."""
 
     def __iter__(self) -> Iterator[Frame]:
         """Frames with xyz in metres."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from edge_ad.errors import EdgeAdError, missing_package
+from edge_ad.errors import EdgeAdError, missing_package, one_line
 
 
 def load(module: str, extra: str) -> Any:
@@ -22,7 +22,7 @@ def load(module: str, extra: str) -> Any:
             raise EdgeAdError(f"'{module}' needs '{e.name}'", "", f"run: pip install {e.name}") from None
         raise missing_package(module, extra) from None
     except (ImportError, OSError) as e:
-        raise EdgeAdError(f"'{module}' cannot be loaded ({' '.join(str(e).split())})") from None
+        raise EdgeAdError(f"'{module}' cannot be loaded ({one_line(e)})") from None
 
 
 @contextmanager

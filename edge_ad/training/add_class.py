@@ -1,9 +1,10 @@
 """A further class for a fitted model: new parts beside rehearsed features of the old classes.
 
-The encoders, the standardisation, the point scale, the balance and the old classes' anchors stay as they are; the new
-class's anchor comes from its prompts through the adaptor as it was fitted. The mappers are trained on, each step on as
-many pixels of the new class as on rehearsed ones of all old classes. So the token and score graphs change, the
-encoders' graphs and their engines do not.
+The encoders, the standardisation, the point scale, the balance and the old classes' anchors and conditions stay as they
+are; the new class's anchor comes from its prompts through the adaptor as it was fitted, its condition from its parts.
+The mappers are trained on, each step on as many pixels of the new class as on rehearsed ones of all old classes; the
+expected distances are fitted anew on both. So the token and score graphs change, the encoders' graphs and their engines
+do not.
 """
 
 from __future__ import annotations
@@ -19,16 +20,19 @@ from torch import Tensor
 
 from edge_ad.data.dataset import Dataset
 from edge_ad.errors import EdgeAdError
+from edge_ad.models.condition import Conditions
 from edge_ad.models.detector import ReferenceDetector
 from edge_ad.models.mappers import Mappers
 from edge_ad.models.octa import anchor_cosines, frozen_anchors
 from edge_ad.runtime.preprocess import Scene
+from edge_ad.training.conditions import fit_conditions
 from edge_ad.training.features import Job, Recipe, Track, extract, silent
 from edge_ad.training.fit import collapse_warnings
+from edge_ad.training.levels import fit_levels
 from edge_ad.training.model_dir import ClassInfo, LoadedModel, write_model
 from edge_ad.training.prompts import class_prompts, class_words
 from edge_ad.training.rehearsal import FILE, Rehearsal, collect, read_rehearsal
-from edge_ad.training.sampling import PixelSampler, Standard
+from edge_ad.training.sampling import Batch, PixelSampler, Standard, joined, relative
 from edge_ad.training.survey import survey
 from edge_ad.training.text import embed_prompts
 from edge_ad.training.trainer import cosine, deterministic
@@ -121,13 +125,14 @@ def add_class(
         Standard(model.detector.rgb_weight.numpy(), model.detector.rgb_offset.numpy()),
         Standard(model.detector.point_weight.numpy(), model.detector.point_offset.numpy()),
     )
-    sampler = PixelSampler(preset, sources, names, *standards)
+    conditions = _conditions(model, PixelSampler(preset, sources, names, *standards), len(names))
+    sampler = PixelSampler(preset, sources, names, *standards, of_class=conditions)
     new = collect(sampler, None, preset.training.seed)
-    detector = _enlarged(model, anchors, len(classes))
-    before = _loss_on(detector.mappers, old, anchors), _loss_on(detector.mappers, new, anchors)
+    detector = _enlarged(model, anchors, conditions, len(classes))
+    before = _loss_on(detector, old, anchors), _loss_on(detector, new, anchors)
     say(f"training on {len(sources)} parts of {name} and {len(old.classes)} rehearsed pixels")
-    _train(detector.mappers, sampler, old, anchors, preset.training.seed, options, model, track)
-    after = _loss_on(detector.mappers, old, anchors), _loss_on(detector.mappers, new, anchors)
+    _train(detector, sampler, old, anchors, options, track)
+    after = _loss_on(detector, old, anchors), _loss_on(detector, new, anchors)
     note = {"class": name, "data": dataset.root.resolve().name, "parts": len(sources), "steps": options.steps}
     provenance = {**model.provenance, "added": [*model.provenance.get("added", []), note]}
     return Added(
@@ -179,60 +184,91 @@ def _anchors(
     return anchors, info, collapse_warnings(names, anchor_cosines(anchors).numpy())
 
 
-def _enlarged(model: LoadedModel, anchors: Tensor | None, count: int) -> ReferenceDetector:
+def _conditions(model: LoadedModel, sampler: PixelSampler, count: int) -> Conditions | None:
+    """The old classes' conditions, and the new class's, the last one; None for a model without."""
+    if model.detector.conditions is None:
+        return None
+    seed = model.preset.training.seed
+    with deterministic(1):
+        made = fit_conditions(model.preset, sampler, count, [count - 1], seed)
+    for name, old in model.detector.conditions.state_dict().items():
+        made.get_buffer(name)[: count - 1] = old
+    return made
+
+
+def _enlarged(
+    model: LoadedModel, anchors: Tensor | None, conditions: Conditions | None, count: int
+) -> ReferenceDetector:
     """The model with room for one class more."""
     detector = ReferenceDetector(model.preset, model.detector.rgb_encoder, model.detector.point_encoder, count)
     state = model.detector.trained_state()
     state["anchors"] = detector.anchors.clone() if anchors is None else anchors
+    if conditions is not None:
+        state |= {f"conditions.{name}": value for name, value in conditions.state_dict().items()}
     detector.load_trained(state, where=str(model.path))
     return detector.eval()
 
 
-def _loss(mappers: Mappers, rgb: Tensor, points: Tensor, classes: Tensor, anchors: Tensor | None) -> Tensor:
+def _loss(mappers: Mappers, batch: Batch, anchors: Tensor | None) -> Tensor:
     """Eq. 9-11 with fixed anchors."""
-    total = (1 - cosine(mappers.rgb_to_3d(rgb), points)).mean() + (
-        1 - cosine(mappers.points_to_rgb(points), rgb)
+    total = (1 - cosine(mappers.rgb_to_3d(batch.rgb), batch.points)).mean() + (
+        1 - cosine(mappers.points_to_rgb(batch.points), batch.rgb)
     ).mean()
     if anchors is not None and mappers.rgb_to_text is not None and mappers.points_to_text is not None:
-        own = anchors[classes]
+        own = anchors[batch.classes]
+        rgb, points = batch.for_text
         total = total + (1 - cosine(mappers.rgb_to_text(rgb), own)).mean()
         total = total + (1 - cosine(mappers.points_to_text(points), own)).mean()
     return total
 
 
+def _rehearsed(pixels: Rehearsal, conditions: Conditions | None, rows: Tensor | slice = slice(None)) -> Batch:
+    return relative(pixels.rgb[rows], pixels.points[rows], pixels.classes[rows], conditions)
+
+
 @torch.no_grad()
-def _loss_on(mappers: Mappers, pixels: Rehearsal, anchors: Tensor | None) -> float:
-    return float(_loss(mappers, pixels.rgb, pixels.points, pixels.classes, anchors))
+def _loss_on(detector: ReferenceDetector, pixels: Rehearsal, anchors: Tensor | None) -> float:
+    return float(_loss(detector.mappers, _rehearsed(pixels, detector.conditions), anchors))
 
 
 def _train(
-    mappers: Mappers,
+    detector: ReferenceDetector,
     sampler: PixelSampler,
     old: Rehearsal,
     anchors: Tensor | None,
-    seed: int,
     options: AddOptions,
-    model: LoadedModel,
     track: Track,
 ) -> None:
-    """Train the mappers in place; what a step draws depends on the seed and its number alone."""
-    training = model.preset.training
+    """Train the mappers in place, then the levels; what a step draws depends on the seed and its number alone."""
+    preset, mappers = detector.preset, detector.mappers
+    rate, seed = RATE_SHARE * preset.training.learning_rate, preset.training.seed
+    half = max(1, preset.training.pixels_per_step // 2)
+
+    def new_pixels(step: int) -> Batch:
+        return sampler.step(step, options.samples_per_step, half, seed)
+
+    def old_pixels(step: int) -> Batch:
+        draw = torch.Generator().manual_seed((seed << 32) + step)
+        rows = torch.randint(len(old.classes), (half,), generator=draw)
+        return _rehearsed(old, detector.conditions, rows)
+
     parameters = [p.requires_grad_(True) for p in mappers.parameters()]
-    adam = torch.optim.Adam(parameters, lr=RATE_SHARE * training.learning_rate)
-    half = max(1, training.pixels_per_step // 2)
+    adam = torch.optim.Adam(parameters, lr=rate)
     with deterministic(options.threads):
         for step in track(range(options.steps), options.steps, "add-class"):
             for group in adam.param_groups:
-                share = 0.5 * (1 + math.cos(math.pi * step / options.steps))
-                group["lr"] = RATE_SHARE * training.learning_rate * share
-            batch = sampler.step(step, options.samples_per_step, half, seed)
-            loss = _loss(mappers, batch.rgb, batch.points, batch.classes, anchors)
+                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / options.steps))
+            loss = _loss(mappers, new_pixels(step), anchors)
             if options.rehearse:
-                draw = torch.Generator().manual_seed((seed << 32) + step)
-                rows = torch.randint(len(old.classes), (half,), generator=draw)
-                loss = loss + _loss(mappers, old.rgb[rows], old.points[rows], old.classes[rows], anchors)
+                loss = loss + _loss(mappers, old_pixels(step), anchors)
             adam.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, 10.0, error_if_nonfinite=True)
             adam.step()
     mappers.requires_grad_(False)
+    if detector.levels is not None:
+
+        def both(step: int) -> Batch:
+            return joined([old_pixels(options.steps + step), new_pixels(options.steps + step)])
+
+        detector.levels.load_state_dict(fit_levels(preset, mappers, both, threads=options.threads).state_dict())

@@ -40,7 +40,8 @@ def term_means(
         sums[1] += points.double().mean()
         if anchors is not None and mappers.rgb_to_text is not None and mappers.points_to_text is not None:
             own = anchors[batch.classes]
-            text = distance(own, mappers.rgb_to_text(batch.rgb)) * distance(own, mappers.points_to_text(batch.points))
+            plain_rgb, plain_points = batch.for_text
+            text = distance(own, mappers.rgb_to_text(plain_rgb)) * distance(own, mappers.points_to_text(plain_points))
             sums[2] += text.double().mean()
         else:
             sums[2] += 1

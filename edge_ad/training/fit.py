@@ -26,22 +26,22 @@ from edge_ad.models.detector import ReferenceDetector
 from edge_ad.models.octa import anchor_cosines
 from edge_ad.presets import Preset
 from edge_ad.training.balance import term_means
-from edge_ad.training.features import Job, Recipe, Source, Track, extract, silent
+from edge_ad.training.conditions import fit_conditions
+from edge_ad.training.features import Recipe, Source, Track, extract, silent
 from edge_ad.training.levels import fit_levels
 from edge_ad.training.model_dir import DESCRIPTION, ClassInfo, write_model
 from edge_ad.training.prompts import class_prompts, class_words
 from edge_ad.training.rehearsal import FILE as REHEARSAL
 from edge_ad.training.rehearsal import collect
-from edge_ad.training.residual import residual_covariance
-from edge_ad.training.sampling import Batch, PixelSampler, Standard, standards, whitened_again
+from edge_ad.training.residual import whitened_by_residual
+from edge_ad.training.sampling import Batch, OfClass, PixelSampler, standards
+from edge_ad.training.selection import class_names, split
 from edge_ad.training.survey import survey
 from edge_ad.training.text import embed_prompts
 from edge_ad.training.trainer import Learner, Trained, TrainingPlan, deterministic, loss_curve, train
 
 COLLAPSED = 0.99
 """Anchors whose cosine is above this cannot tell their classes apart (METHOD section 4)."""
-HELD_OUT_EVERY = 10
-"""Without a validation split one frame in so many of each class is kept from training, for the balance."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def fit(
         raise EdgeAdError(f"{out} exists already", "a new folder", "name another one or pass --force")
     refuse_foreign(out, DESCRIPTION if options.replace else "")
     started = time.monotonic()
-    names = _class_names(dataset, options.classes)
+    names = class_names(dataset, options.classes)
     without = [n for n in names if n not in dataset.rois]
     if preset.geometry.crop == "roi" and without:
         raise EdgeAdError(
@@ -115,7 +115,7 @@ def fit(
         )
     classes = tuple(ClassInfo(n, class_words(n)) for n in names)
     prompts = _prompts(preset, classes, options.checkpoints_dir)
-    training, held_out = _split(preset, dataset, names, options.augment)
+    training, held_out = split(preset, dataset, names, options.augment)
     warnings: list[str] = []
 
     looked = survey(preset, dataset, training, processes=options.jobs, track=track)
@@ -142,16 +142,29 @@ def fit(
     rgb_standard, point_standard = standards(preset, train_sources)
 
     if preset.rgb.standardize == "residual":
-        rgb_standard = _residual(preset, train_sources, names, rgb_standard, point_standard, options.memory_bytes)
+        before = PixelSampler(
+            preset, train_sources, names, rgb_standard, point_standard, memory_bytes=options.memory_bytes
+        )
+        rgb_standard = whitened_by_residual(preset, before)
 
-    def sampler(of: Sequence[Source]) -> PixelSampler:
-        return PixelSampler(preset, of, names, rgb_standard, point_standard, memory_bytes=options.memory_bytes)
+    def sampler(of: Sequence[Source], of_class: OfClass | None = None) -> PixelSampler:
+        return PixelSampler(
+            preset, of, names, rgb_standard, point_standard, memory_bytes=options.memory_bytes, of_class=of_class
+        )
+
+    conditions = None
+    if preset.mappers.condition == "class":
+        with deterministic(1):
+            conditions = fit_conditions(
+                preset, sampler(train_sources), len(names), range(len(names)), preset.training.seed
+            )
 
     started = time.monotonic()
     checkpoint = cache / f"training-{_run_key(preset, train_sources, prompts, options.plan)}.safetensors"
     if options.fresh:
         checkpoint.unlink(missing_ok=True)
-    trained = train(preset, sampler(train_sources), prompts, options.plan, checkpoint=checkpoint, track=track)
+    train_sampler = sampler(train_sources, conditions)
+    trained = train(preset, train_sampler, prompts, options.plan, checkpoint=checkpoint, track=track)
     training_s = time.monotonic() - started
     if trained.resumed_at:
         say(f"training went on from step {trained.resumed_at} of {len(trained.losses)} ({checkpoint})")
@@ -165,14 +178,16 @@ def fit(
     mappers, seed = trained.learner.mappers, preset.training.seed
     levels = None
     if preset.fusion.level == "predicted":
-        levels = fit_levels(preset, mappers, _draw(preset, sampler(train_sources), options.plan, seed + 1))
+        levels = fit_levels(preset, mappers, _draw(preset, train_sampler, options.plan, seed + 1))
     balance = (1.0, 1.0, 1.0)
     if preset.fusion.balance == "train-mean":
-        balance = term_means(mappers, anchors, sampler(held_sources), seed, levels=levels)
+        balance = term_means(mappers, anchors, sampler(held_sources, conditions), seed, levels=levels)
 
     detector = _detector(preset, trained.learner, anchors, balance, len(names), options.checkpoints_dir)
     if detector.levels is not None and levels is not None:
         detector.levels.load_state_dict(levels.state_dict())
+    if detector.conditions is not None and conditions is not None:
+        detector.conditions.load_state_dict(conditions.state_dict())
     detector.rgb_weight.copy_(torch.from_numpy(rgb_standard.weight))
     detector.rgb_offset.copy_(torch.from_numpy(rgb_standard.offset))
     detector.point_weight.copy_(torch.from_numpy(point_standard.weight))
@@ -192,27 +207,10 @@ def fit(
         provenance,
         checkpoints_dir=options.checkpoints_dir,
         variants=options.variants,
-        extra={REHEARSAL: collect(sampler(train_sources), trained.learner.octa, preset.training.seed).to_bytes()},
+        extra={REHEARSAL: collect(train_sampler, trained.learner.octa, preset.training.seed).to_bytes()},
         replace=options.replace,
     )
     return FitReport(out, names, provenance, cosines, balance, tuple(warnings))
-
-
-RESIDUAL_PIXELS = 400
-"""Pixels a sample for the covariance of the residual."""
-
-
-def _residual(
-    preset: Preset, sources: Sequence[Source], names: Sequence[str], rgb: Standard, points: Standard, memory: int
-) -> Standard:
-    """``rgb.standardize = "residual"``: whitened once more, by what the point features do not foretell."""
-    seed, dim = preset.training.seed, preset.dim_rgb
-    sampler = PixelSampler(preset, sources, names, rgb, points, memory_bytes=memory)
-    scale = preset.rgb.lift / np.sqrt(dim) if preset.rgb.lift > 0 else 1.0
-    batches = (Batch(b.rgb[:, :dim] / scale, b.points, b.classes) for b in sampler.every(RESIDUAL_PIXELS, seed))
-    with deterministic(1):
-        covariance = residual_covariance(batches, len(names), seed)
-    return whitened_again(rgb, covariance, preset.rgb.residual_ridge, preset.rgb.lift)
 
 
 def _draw(preset: Preset, sampler: PixelSampler, plan: TrainingPlan, seed: int) -> Callable[[int], Batch]:
@@ -233,44 +231,10 @@ def collapse_warnings(names: Sequence[str], cosines: F32 | None) -> list[str]:
     ]
 
 
-def _class_names(dataset: Dataset, wanted: Sequence[str]) -> tuple[str, ...]:
-    unknown = sorted(set(wanted) - set(dataset.classes))
-    if unknown:
-        raise EdgeAdError(f"{dataset.root}: no class {', '.join(unknown)}", f"one of {', '.join(dataset.classes)}")
-    return tuple(n for n in dataset.classes if not wanted or n in wanted)
-
-
 def _prompts(preset: Preset, classes: Sequence[ClassInfo], checkpoints_dir: Path | None) -> F32 | None:
     if preset.mappers.kind == "cfm":
         return None
     return embed_prompts(preset, [class_prompts(c.prompt) for c in classes], checkpoints_dir)
-
-
-def _split(preset: Preset, dataset: Dataset, names: Sequence[str], augment: int) -> tuple[list[Job], list[Job]]:
-    """Frames to train on, and frames held out: the validation split, else a tenth of each class (5 frames and more)."""
-    if augment < 0:
-        raise EdgeAdError(f"--augment {augment}", "0 or more")
-    training: list[Job] = []
-    held_out: list[Job] = []
-    for name in names:
-        items = dataset.select(class_name=name, split="train", defect="good")
-        if not items:
-            raise EdgeAdError(f"{dataset.root}: class '{name}' has no good training parts", "at least one")
-        jobs = [Job(item) for item in items]
-        # Round after round of variations, so that the last ones, which may be held out, come from all frames.
-        for n in range(augment):
-            jobs += [Job(item, _augment_seed(preset.training.seed, item.name, n)) for item in items]
-        validation = [Job(i) for i in dataset.select(class_name=name, split="validation", defect="good")]
-        if not validation and len(jobs) >= 5:
-            keep = len(jobs) - max(1, len(jobs) // HELD_OUT_EVERY)
-            jobs, validation = jobs[:keep], jobs[keep:]
-        training += jobs
-        held_out += validation
-    return training, held_out
-
-
-def _augment_seed(seed: int, name: str, n: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{name}/{n}".encode()).digest()[:6], "big")
 
 
 def _run_key(preset: Preset, sources: Sequence[Source], prompts: F32 | None, plan: TrainingPlan) -> str:

@@ -48,7 +48,7 @@ def fit_levels(
     with deterministic(threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(preset.training.seed + 1)
         levels = Levels(preset).train()
-        pairs = _first(mappers, draw)
+        pairs = _pairs(mappers, draw(0))
         for level, d in ((levels.of_rgb, pairs.d_rgb), (levels.of_3d, pairs.d_3d)):
             # It starts at the mean, so that the first steps need not look for the scale.
             torch.nn.init.constant_(level.fc2.bias, math.log(max(float(d.mean()), 1e-6)))
@@ -84,10 +84,6 @@ def _pairs(mappers: Mappers, batch: Batch) -> _Pairs:
     d_rgb = distance(batch.rgb, mappers.points_to_rgb(batch.points))
     d_3d = distance(batch.points, mappers.rgb_to_3d(batch.rgb))
     return _Pairs(batch.rgb, batch.points, d_rgb, d_3d)
-
-
-def _first(mappers: Mappers, draw: Callable[[int], Batch]) -> _Pairs:
-    return _pairs(mappers, draw(0))
 
 
 def over_levels(levels: Levels | None, batch: Batch, d_rgb: Tensor, d_3d: Tensor) -> Iterator[Tensor]:

@@ -1,8 +1,8 @@
 """A sample of the old classes' features, kept with the model: what a later class is learned beside, against forgetting.
 
 ``rehearsal.safetensors`` in the model directory: ``rgb`` (N, D_rgb) and ``points`` (N, D_3d) float16, standardised
-features of N training pixels; ``classes`` (N,) int64, rows of the anchors; ``octa.*``: the adaptor that makes
-anchors from prompts, where it was learned.
+features of N training pixels, before any class condition; ``classes`` (N,) int64, rows of the anchors; ``octa.*``: the
+adaptor that makes anchors from prompts, where it was learned.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ def collect(sampler: PixelSampler, octa: Octa | None, seed: int, per_class: int 
     rgb, points, classes = [], [], []
     for source, batch in zip(sampler.sources, sampler.every(max(most.values()), seed)):
         n = most[source.class_name]
-        rgb.append(batch.rgb[:n].float())
-        points.append(batch.points[:n].float())
+        shared_rgb, shared_points = batch.for_text
+        rgb.append(shared_rgb[:n].float())
+        points.append(shared_points[:n].float())
         classes.append(batch.classes[:n])
     return Rehearsal(torch.cat(rgb), torch.cat(points), torch.cat(classes), octa)
 

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from edge_ad.training.sampling import Batch
+from edge_ad.presets import Preset
+from edge_ad.training.sampling import Batch, PixelSampler, Standard, whitened_again
 
 F64 = NDArray[np.float64]
 UNITS = 768
@@ -63,3 +64,24 @@ def residual_covariance(batches: Iterable[Batch], classes: int, seed: int) -> F6
     # |x - phi w|^2 = x'x - 2 w' phi'x + w' phi'phi w, summed without a second pass over the features.
     left = total - weights.T @ cross - cross.T @ weights + weights.T @ gram @ weights
     return np.asarray((left + left.T) / (2 * count))
+
+
+PIXELS = 400
+"""Pixels a sample for the covariance of the residual."""
+
+
+def whitened_by_residual(preset: Preset, sampler: PixelSampler) -> Standard:
+    """``rgb.standardize = "residual"``: colour whitened once more, by what class and point features do not foretell.
+
+    sampler : gives whitened features.
+    """
+    seed, dim = preset.training.seed, preset.dim_rgb
+    scale = preset.rgb.lift / np.sqrt(dim) if preset.rgb.lift > 0 else 1.0
+    batches = (Batch(b.rgb[:, :dim] / scale, b.points, b.classes) for b in sampler.every(PIXELS, seed))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same bits on every run
+    try:
+        covariance = residual_covariance(batches, len(sampler.class_index), seed)
+    finally:
+        torch.set_num_threads(threads)
+    return whitened_again(sampler.standards[0], covariance, preset.rgb.residual_ridge, preset.rgb.lift)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -33,11 +34,27 @@ class Standard:
 
 @dataclass(frozen=True)
 class Batch:
-    """Features of P pixels: rgb (P, D_rgb), points (P, D_3d) float32, classes (P,) int64."""
+    """Features of P pixels: rgb (P, D_rgb), points (P, D_3d) float32, classes (P,) int64.
+
+    shared : the two before they were made relative to their class (``mappers.condition``); None where they were not.
+    """
 
     rgb: Tensor
     points: Tensor
     classes: Tensor
+    shared: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def for_text(self) -> tuple[Tensor, Tensor]:
+        """What the mappers into the text space read: features that do not know their class."""
+        return (self.rgb, self.points) if self.shared is None else self.shared
+
+
+class OfClass(Protocol):
+    """Makes shared features of one class relative to it; :meth:`ReferenceDetector.of_class` is one."""
+
+    def __call__(self, rgb: Tensor, points: Tensor, class_index: int, /) -> tuple[Tensor, Tensor]:
+        """(P, D_rgb) and (P, D_3d) -> the same shapes."""
 
 
 def bilinear(grid: int, size: int) -> tuple[I64, F32]:
@@ -84,12 +101,12 @@ def standards(preset: Preset, sources: Sequence[Source]) -> tuple[Standard, Stan
         else:
             mean = total[i] / count[i]
             covariance = square[i] / count[i] - np.outer(mean, mean)
-            weight = _scaling(covariance, section.standardize, section.ridge)
-        made.append(_lifted(weight, -weight @ mean, section.lift))
+            weight = scaling(covariance, section.standardize, section.ridge)
+        made.append(lifted(weight, -weight @ mean, section.lift, preset.constants))
     return made[0], made[1]
 
 
-def _scaling(covariance: F64, how: str, ridge: float) -> F64:
+def scaling(covariance: F64, how: str, ridge: float) -> F64:
     """(D, D) covariance -> (D, D) weight that gives unit variance: a channel at a time, or along the principal axes.
 
     ``ridge``, a share of the largest variance, is added to the variances of the principal axes: it keeps those that
@@ -104,16 +121,16 @@ def _scaling(covariance: F64, how: str, ridge: float) -> F64:
     return np.asarray((axes / np.sqrt(variance)).T)
 
 
-def _lifted(weight: F64, offset: F64, lift: float) -> Standard:
-    """With ``lift`` > 0: features times lift / sqrt(D), and a constant channel of 1.
+def lifted(weight: F64, offset: F64, lift: float, constants: int = 1) -> Standard:
+    """With ``lift`` > 0: features times lift / sqrt(D), and constant channels: 1, and zeros where there are more.
 
     The distance of eq. 15 compares directions. The constant channel makes a feature of unusual length another direction
     as well; for a small ``lift`` the distance becomes the Euclidean one of the standardised features, times the lift.
     """
     if lift > 0:
         scale = lift / np.sqrt(len(weight))
-        weight = np.vstack([weight * scale, np.zeros((1, weight.shape[1]))])
-        offset = np.append(offset * scale, 1.0)
+        weight = np.vstack([weight * scale, np.zeros((constants, weight.shape[1]))])
+        offset = np.append(offset * scale, np.eye(constants)[0])
     return Standard(weight.astype(np.float32), offset.astype(np.float32))
 
 
@@ -123,9 +140,9 @@ def whitened_again(before: Standard, covariance: F64, ridge: float, lift: float)
     covariance : (D, D). ridge, lift : as of the preset.
     """
     dim = len(covariance)
-    turn = _scaling(covariance, "whiten", ridge)
+    turn = scaling(covariance, "whiten", ridge)
     scale = lift / np.sqrt(dim) if lift > 0 else 1.0
-    return _lifted(turn @ before.weight[:dim] / scale, turn @ before.offset[:dim] / scale, lift)
+    return lifted(turn @ before.weight[:dim] / scale, turn @ before.offset[:dim] / scale, lift)
 
 
 class PixelSampler:
@@ -134,7 +151,7 @@ class PixelSampler:
     Parameters
     ----------
     sources : the samples. classes : names, in the order of the model's class indices.
-    rgb_standard, point_standard : applied to the tokens.
+    rgb_standard, point_standard : applied to the tokens. of_class : makes features relative to their class.
     memory_bytes : budget for features kept in memory; beyond it the oldest are read from disk again.
     """
 
@@ -147,10 +164,12 @@ class PixelSampler:
         point_standard: Standard,
         *,
         memory_bytes: int = 2 << 30,
+        of_class: OfClass | None = None,
     ) -> None:
         self.sources = tuple(sources)
         self.class_index = {name: i for i, name in enumerate(classes)}
         self.standards = (rgb_standard, point_standard)
+        self.of_class = of_class
         index, weight = bilinear(preset.rgb.grid, preset.geometry.size)
         self._index, self._weight = torch.from_numpy(index), torch.from_numpy(weight)
         self._kept: OrderedDict[int, SampleFeatures] = OrderedDict()
@@ -171,7 +190,7 @@ class PixelSampler:
         return f
 
     def interpolate(self, i: int, rows: I64) -> tuple[Tensor, Tensor]:
-        """Features of the given valid pixels of sample ``i``: (P, D_rgb) and (P, D_3d)."""
+        """Shared features of the given valid pixels of sample ``i``: (P, D_rgb) and (P, D_3d)."""
         f = self.features(i)
         pixels = torch.from_numpy(f.pixels[rows])
         rgb = F.embedding_bag(
@@ -188,15 +207,20 @@ class PixelSampler:
     def batch(self, samples: Sequence[int], pixels: int, seed: Sequence[int]) -> Batch:
         """``pixels`` pixels, spread evenly over ``samples`` and drawn with replacement."""
         rng = np.random.default_rng(list(seed))
-        rgb, points, classes = [], [], []
+        drawn = []
         for n, i in enumerate(samples):
             share = pixels * (n + 1) // len(samples) - pixels * n // len(samples)
-            rows = rng.integers(0, self.sources[i].pixels, share)
-            x, y = self.interpolate(i, rows)
-            rgb.append(x)
-            points.append(y)
-            classes.append(torch.full((share,), self.class_index[self.sources[i].class_name], dtype=torch.long))
-        return Batch(torch.cat(rgb), torch.cat(points), torch.cat(classes))
+            drawn.append(self._drawn(i, rng.integers(0, self.sources[i].pixels, share)))
+        return joined(drawn)
+
+    def _drawn(self, i: int, rows: I64) -> Batch:
+        """The given valid pixels of one sample."""
+        index = self.class_index[self.sources[i].class_name]
+        classes = torch.full((len(rows),), index, dtype=torch.long)
+        rgb, points = self.interpolate(i, rows)
+        if self.of_class is None:
+            return Batch(rgb, points, classes)
+        return Batch(*self.of_class(rgb, points, index), classes, (rgb, points))
 
     def steps_per_epoch(self, samples_per_step: int) -> int:
         """How many steps visit every sample once."""
@@ -215,9 +239,29 @@ class PixelSampler:
         for i, source in enumerate(self.sources):
             rng = np.random.default_rng([seed, 2, i])
             rows = np.sort(rng.permutation(source.pixels)[:pixels])
-            rgb, points = self.interpolate(i, rows)
-            classes = torch.full((len(rows),), self.class_index[source.class_name], dtype=torch.long)
-            yield Batch(rgb, points, classes)
+            yield self._drawn(i, rows)
+
+
+def relative(rgb: Tensor, points: Tensor, classes: Tensor, of_class: OfClass | None) -> Batch:
+    """Shared features of pixels of several classes -> a batch, relative to their classes where there are conditions."""
+    if of_class is None:
+        return Batch(rgb, points, classes)
+    own_rgb, own_points = torch.empty_like(rgb), torch.empty_like(points)
+    for index in classes.unique().tolist():
+        rows = classes == index
+        own_rgb[rows], own_points[rows] = of_class(rgb[rows], points[rows], index)
+    return Batch(own_rgb, own_points, classes, (rgb, points))
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """All pixels of several batches, in order."""
+    shared = [b.shared for b in batches if b.shared is not None]
+    return Batch(
+        torch.cat([b.rgb for b in batches]),
+        torch.cat([b.points for b in batches]),
+        torch.cat([b.classes for b in batches]),
+        (torch.cat([s[0] for s in shared]), torch.cat([s[1] for s in shared])) if shared else None,
+    )
 
 
 def _size(f: SampleFeatures) -> int:

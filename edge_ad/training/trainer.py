@@ -68,8 +68,9 @@ class Learner(nn.Module):
         if anchors is not None and m.rgb_to_text is not None and m.points_to_text is not None:
             # A product with one-hot rows gathers the anchors; its gradient is summed in a fixed order.
             own = F.one_hot(batch.classes, len(anchors)).to(anchors.dtype) @ anchors
-            total = total + _one_minus_cos(m.rgb_to_text(batch.rgb), own)
-            total = total + _one_minus_cos(m.points_to_text(batch.points), own)
+            rgb, points = batch.for_text
+            total = total + _one_minus_cos(m.rgb_to_text(rgb), own)
+            total = total + _one_minus_cos(m.points_to_text(points), own)
         return total
 
 

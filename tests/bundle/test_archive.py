@@ -9,7 +9,8 @@ import pytest
 
 from edge_ad.bundle import Bundle, open_bundle, pack
 from edge_ad.errors import EdgeAdError
-from tests.bundle.test_bundle import THRESHOLD, flip
+from tests.bundle.harm import flip
+from tests.bundles import THRESHOLD
 
 
 def test_packing_is_deterministic_and_opens(bundle: Bundle, tmp_path: Path) -> None:

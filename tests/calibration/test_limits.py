@@ -55,7 +55,8 @@ def test_limits_are_those_of_the_good_parts_and_stand_in_the_bundle(bundle: Bund
 def test_too_few_parts_for_the_rate_are_refused_before_any_work(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_ad.calibration.limits.score_items", lambda *_, **__: pytest.fail("work was done"))
+    scoring = "edge_ad.calibration.limits.score_items_at_strides"
+    monkeypatch.setattr(scoring, lambda *_, **__: pytest.fail("work was done"))
     with pytest.raises(EdgeAdError, match=r"5 % from 9 held-out good parts; expected at least 1 / \(n \+ 1\) = 10 %"):
         calibrate(bundle, data(), rate=0.05, jobs=1)
     assert Bundle.open(bundle.path).manifest.thresholds == {}

@@ -40,7 +40,7 @@ def test_record_calibrate_fit_export_run(tmp_path: Path, monkeypatch: pytest.Mon
     def never(*args: object, **kwargs: object) -> None:
         raise AssertionError("a frame waits for RANSAC")
 
-    monkeypatch.setattr("edge_ad.runtime.preprocess.fit_plane", never)
+    monkeypatch.setattr("edge_ad.runtime.parts.fit_plane", never)
     stands = detector(make_frame("cookie", 9))
     assert stands.health == "ok" and stands.map is not None
     frame = make_frame("cookie", 9)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from edge_ad.bundle import Bundle, OperatingPoint
+from edge_ad.calibration import timing
 from edge_ad.calibration import tune as module
 from edge_ad.calibration.accuracy import Accuracy
-from edge_ad.calibration.tune import Row, Timing, candidates, check_calibration_parts, choose, in_own_process
+from edge_ad.calibration.timing import Timed, Timing, in_own_process, time_afresh, time_point
+from edge_ad.calibration.tune import Row, candidates, check_calibration_parts, choose
 from edge_ad.cli.main import main
 from edge_ad.data.dataset import open_dataset
 from edge_ad.errors import EdgeAdError
@@ -22,14 +26,15 @@ from tests.training.tiny import tiny_dataset
 
 
 def row(variant: str, ms: float, mb: float, auroc: float, reason: str = "") -> Row:
-    return Row(OperatingPoint(variant), ms, ms, mb, Accuracy(auroc, auroc, 1.0, None, 10), reason)
+    time = Timed(ms, ms, 1500 / ms, mb)
+    return Row(OperatingPoint(variant), time, Accuracy(auroc, auroc, 1.0, None, 10), reason)
 
 
-def whose_process(job: Timing) -> tuple[float, float, float]:
-    return float(os.getpid()), float(job.frames), 0.0
+def whose_process(job: Timing) -> Timed:
+    return Timed(float(os.getpid()), float(job.frames), 1.0, 0.0)
 
 
-def dies(job: Timing) -> tuple[float, float, float]:
+def dies(job: Timing) -> Timed:
     os._exit(3)
 
 
@@ -38,8 +43,14 @@ def test_the_most_accurate_that_meets_the_target_is_chosen_and_ties_go_to_the_fa
     assert choose(rows, 60).point.variant == "a"
     assert choose(rows, 40).point.variant == "c"  # as good as b, and faster
     assert choose(rows, 15).point.variant == "d"
-    with pytest.raises(EdgeAdError, match=r"no point meets 5 ms; the fastest \(d, .*\) takes 10.0 ms"):
+    with pytest.raises(
+        EdgeAdError, match=r"no point meets 5 ms; the fastest \(d, .*\) takes 10.0 ms and reaches 150.0"
+    ):
         choose(rows, 5)
+    assert choose(rows, target_fps=40).point.variant == "c"
+    assert choose(rows, 60, 100).point.variant == "d"
+    with pytest.raises(EdgeAdError, match="no point meets 60 ms and 200 frames/s"):
+        choose(rows, 60, 200)
     rows[3] = row("d", 10, 9, 0.8, reason="refused")
     with pytest.raises(EdgeAdError, match="no point meets 15 ms"):
         choose(rows, 15)
@@ -68,10 +79,28 @@ def test_candidates_are_what_the_backends_take(varied_export: Path) -> None:
 
 def test_each_timing_has_a_process_of_its_own(tmp_path: Path) -> None:
     job = Timing(tmp_path, OperatingPoint(), (), 7)
-    pid, frames, _ = in_own_process(whose_process, job)
-    assert pid != os.getpid() and frames == 7
+    found = in_own_process(whose_process, job)
+    assert found is not None and found.p50_ms != os.getpid() and found.p90_ms == 7
     with pytest.raises(EdgeAdError, match="the process died"):
         in_own_process(dies, job)
+
+
+def test_the_process_that_asked_the_golden_frames_is_not_the_one_that_is_timed(
+    varied_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    shutil.copytree(varied_export, tmp_path / "b")
+    items = tuple(open_dataset(write_parts(tmp_path / "data", validation=1)).items[:1])
+    job = Timing(tmp_path / "b", OperatingPoint("light", 2, "fp32", "openvino"), items, 3)
+    processes = []
+
+    def here(function: Callable[[Timing], Timed | None], job: Timing) -> Timed | None:
+        processes.append(job.gated)
+        return function(job)
+
+    monkeypatch.setattr(timing, "in_own_process", here)
+    assert time_afresh(job).per_second > 0 and processes == [False, True]
+    assert time_afresh(job).p50_ms > 0 and processes == [False, True, False]
 
 
 def test_thresholds_that_could_not_be_set_are_refused_before_the_work(varied_export: Path) -> None:
@@ -88,13 +117,14 @@ def line(varied_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     shutil.copytree(varied_export, tmp_path / "bundle")
     data = write_parts(tmp_path / "data", validation=4)
 
-    def here(function: object, job: Timing) -> tuple[float, float, float]:
-        _, p90, peak = module.time_point(job)
-        assert 0 < p90 < 60_000 and peak > 10
+    def here(job: Timing) -> Timed:
+        found = time_point(job)
+        assert found is not None and 0 < found.p50_ms <= found.p90_ms < 60_000 and found.peak_mb > 10
+        assert 1 / 60 < found.per_second < 10_000
         slow = 100.0 if job.point.variant == "base" else 10.0
-        return slow / job.point.stride, slow, peak
+        return replace(found, p50_ms=slow / job.point.stride, p90_ms=slow, per_second=1000 * job.point.stride / slow)
 
-    monkeypatch.setattr(module, "in_own_process", here)
+    monkeypatch.setattr(module, "time_afresh", here)
     return tmp_path / "bundle", data
 
 
@@ -147,6 +177,19 @@ def test_a_target_out_of_reach_writes_nothing_and_shows_the_table(line: tuple[Pa
 def test_strides_that_make_no_sense_are_one_line(line: tuple[Path, Path], strides: str) -> None:
     _, said = tune(*line, "--target-ms", 5, "--strides", strides, code=1)
     assert said.startswith("error:") and "stride" in said
+
+
+def test_frames_a_second_are_a_target_of_their_own(line: tuple[Path, Path]) -> None:
+    bundle, data = line
+    fixed = ("--strides", "1,2", "--variants", "base", "--limit", 1)
+    out, _ = tune(bundle, data, "--target-fps", 15, *fixed, "--json")
+    document = json.loads(out)
+    assert document["chosen"]["stride"] == 2 and document["chosen"]["per_second"] == 20
+    assert document["target_fps"] == 15 and "target_ms" not in document
+    _, said = tune(bundle, data, "--target-fps", 25, *fixed, code=1)
+    assert "no point meets 25 frames/s" in said
+    _, said = tune(bundle, data, *fixed, code=1)
+    assert said == "error: no target; expected --target-ms, --target-fps, or both; for instance --target-ms 40\n"
 
 
 def test_data_without_defects_ranks_by_agreement(line: tuple[Path, Path]) -> None:

@@ -1,165 +1,23 @@
 """Bad input, through the command line: one line that says what was found, what was expected, what to do.
 
-A frame that cannot be inspected is ``decision: invalid`` and the run goes on; all else ends with exit code 1. Nothing
-half written stays behind.
+Exit code 1, and nothing half written stays behind. Bad frames within a run: ``test_bad_frames.py``.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-import tifffile
-from click.testing import CliRunner, Result
 
-from edge_ad.cli.main import main
-from edge_ad.runtime.geometry import frame_xyz
-from tests.disk import copy_with_limits, write_camera, write_parts, write_recording
-from tests.training.tiny import make_frame
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a test works: a bundle with thresholds, one without, a model, good data, and a folder for what is made."""
-
-    root: Path
-    ready: Path
-    bare: Path
-    model: Path
-    data: Path
-
-    @property
-    def out(self) -> Path:
-        return self.root / "out"
-
-    def copy(self, source: Path, name: str = "copy") -> Path:
-        return Path(shutil.copytree(source, self.root / name))
-
-
-@pytest.fixture(scope="module")
-def shared(tiny_model: Path, tiny_export: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    folder = tmp_path_factory.mktemp("faults")
-    ready = copy_with_limits(tiny_export, folder / "ready", 1e6)
-    return Place(folder, ready, tiny_export, tiny_model, write_parts(folder / "data", validation=3))
-
-
-@pytest.fixture
-def place(shared: Place, tmp_path: Path) -> Place:
-    return Place(tmp_path, shared.ready, shared.bare, shared.model, shared.data)
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments])
-
-
-def leftovers(folder: Path) -> list[str]:
-    return [p.name for p in folder.rglob(".*") if p.name.endswith(".tmp")]
-
-
-# --- frames: the run goes on -------------------------------------------------------------------------------------
-
-
-def recordings(folder: Path) -> Path:
-    write_camera(folder)
-    for i in range(3):
-        write_recording(folder, f"r{i}", make_frame("cookie", i))
-    return folder
-
-
-def mvtec(folder: Path) -> Path:
-    good = folder / "cookie/test/good"
-    for kind in ("rgb", "xyz"):
-        (good / kind).mkdir(parents=True)
-    for i in range(3):
-        frame = make_frame("cookie", i)
-        cv2.imwrite(str(good / f"rgb/{i:03d}.png"), np.ascontiguousarray(frame.colour[..., ::-1]))
-        tifffile.imwrite(good / f"xyz/{i:03d}.tiff", frame_xyz(frame), photometric="rgb")
-    return folder
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def redraw(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    assert image is not None
-    cv2.imwrite(str(path), change(image))
-
-
-def rewrite(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    tifffile.imwrite(path, change(tifffile.imread(path)), photometric="rgb")
-
-
-def only(rows: slice, cols: slice, border: bool = False) -> Callable[[np.ndarray], np.ndarray]:
-    """Depth is kept in one window, and at the left border if asked."""
-
-    def keep(depth: np.ndarray) -> np.ndarray:
-        kept = np.zeros_like(depth)
-        kept[rows, cols] = depth[rows, cols]
-        if border:
-            kept[:, :3] = depth[:, :3]
-        return kept
-
-    return keep
-
-
-FIVE = only(slice(30, 31), slice(30, 35))
-SPECK = only(slice(29, 31), slice(34, 36), border=True)
-DEPTH, COLOUR = "r1.depth.png", "r1.color.png"
-XYZ, RGB = "cookie/test/good/xyz/001.tiff", "cookie/test/good/rgb/001.png"
-
-FRAMES: list[tuple[str, Callable[[Path], Path], Callable[[Path], None], str]] = [
-    ("depth all zero", recordings, lambda d: redraw(d / DEPTH, np.zeros_like), "no pixel has depth"),
-    ("fewer points than a group", recordings, lambda d: redraw(d / DEPTH, FIVE), "only 0 points with depth on"),
-    ("a part smaller than a group", recordings, lambda d: redraw(d / DEPTH, SPECK), "no part stands above"),
-    ("colour of another size", recordings, lambda d: redraw(d / COLOUR, lambda i: i[:40]), "72 x 60; expected 72 x 40"),
-    ("depth of 8 bits", recordings, lambda d: redraw(d / DEPTH, lambda i: (i >> 8).astype(np.uint8)), "16 bits"),
-    ("depth cut short", recordings, lambda d: cut(d / DEPTH), "the PNG is cut short"),
-    ("colour cut short", recordings, lambda d: cut(d / COLOUR), "the PNG is cut short"),
-    ("colour empty", recordings, lambda d: (d / COLOUR).write_bytes(b"") and None, "is empty (0 bytes)"),
-    ("depth missing", recordings, lambda d: (d / DEPTH).unlink(), "does not exist"),
-    ("xyz all NaN", mvtec, lambda d: rewrite(d / XYZ, lambda x: x * np.float32(np.nan)), "no pixel has depth"),
-    ("xyz all zero", mvtec, lambda d: rewrite(d / XYZ, np.zeros_like), "no pixel has depth"),
-    ("xyz cut short", mvtec, lambda d: cut(d / XYZ), "the TIFF is cut short"),
-    ("xyz in millimetres", mvtec, lambda d: rewrite(d / XYZ, lambda x: x * 1000), "expected metres"),
-    ("xyz of another size", mvtec, lambda d: rewrite(d / XYZ, lambda x: x[:40]), "72 x 40; expected 72 x 60"),
-    ("colour of mvtec cut short", mvtec, lambda d: cut(d / RGB), "the PNG is cut short"),
-]
-
-
-@pytest.mark.parametrize(("make", "harm", "message"), [f[1:] for f in FRAMES], ids=[f[0] for f in FRAMES])
-def test_a_bad_frame_is_invalid_and_the_run_goes_on(
-    place: Place, make: Callable[[Path], Path], harm: Callable[[Path], None], message: str
-) -> None:
-    folder = make(place.root / "frames")
-    harm(folder)
-    done = call(
-        "run", place.ready, "--camera", f"folder:{folder}", "--class", "cookie", "--output", f"folder:{place.out}"
-    )
-    assert done.exit_code == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["decision"] for line in lines] == ["normal", "invalid", "normal"]
-    (reason,) = lines[1]["reasons"]
-    assert any(m in reason for m in message.split("|")), reason
-    assert "\n" not in reason
-    assert "2 normal, 1 invalid" in done.stderr
-    kept = [json.loads(line) for line in (place.out / "results.jsonl").read_text().splitlines()]
-    assert [line["decision"] for line in kept] == ["normal", "invalid", "normal"]
-    assert leftovers(place.root) == []
-
-
-# --- all else: exit code 1 ---------------------------------------------------------------------------------------
+from tests.cli.place import Place, call, cut, leftovers, redraw
+from tests.disk import write_recordings
 
 
 def run(p: Place, bundle: Path, *more: object) -> tuple[object, ...]:
-    data = recordings(p.root / "frames")
+    data = write_recordings(p.root / "frames")
     return ("run", bundle, "--camera", f"folder:{data}", "--output", f"folder:{p.out}", *more)
 
 

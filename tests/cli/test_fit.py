@@ -5,27 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import cv2
 import pytest
 from click.testing import CliRunner
 
 from edge_ad.cli.fit import command, override
 from edge_ad.errors import EdgeAdError
-from edge_ad.files import write_json
 from edge_ad.presets import load_preset
-from tests.training.tiny import make_frame, tiny_preset
-
-
-def write_recordings(folder: Path, count: int) -> None:
-    folder.mkdir(parents=True)
-    for i in range(count):
-        frame = make_frame("cookie", i)
-        cv2.imwrite(str(folder / f"r{i}.color.png"), frame.colour[..., ::-1])
-        cv2.imwrite(str(folder / f"r{i}.depth.png"), frame.depth)
-    k = frame.intrinsics
-    assert k is not None
-    camera = {"width": k.width, "height": k.height, "fx": k.fx, "fy": k.fy, "ppx": k.ppx, "ppy": k.ppy}
-    write_json(folder / "camera.json", {**camera, "depth_scale_m": 1e-4, "depth_aligned_to": "color"})
+from tests.disk import write_recordings
+from tests.training.tiny import tiny_preset
 
 
 def write_preset(path: Path) -> None:
@@ -41,18 +28,16 @@ def write_preset(path: Path) -> None:
     path.write_text('name = "tiny"\n' + "\n".join(lines) + "\n")
 
 
+def options(folder: Path, class_name: str, steps: int) -> list[str]:
+    """Options of ``fit`` on recordings and the tiny preset, both written here; the model goes to ``folder/model``."""
+    write_recordings(folder / "data", 5)
+    write_preset(folder / "tiny.toml")
+    files = ["--data", folder / "data", "--out", folder / "model", "--preset", folder / "tiny.toml"]
+    return [*map(str, files), "--class-name", class_name, "--min-steps", str(steps), "--jobs", "1", "--threads", "1"]
+
+
 def test_fit_a_folder_of_recordings(tmp_path: Path) -> None:
-    write_recordings(tmp_path / "data", 5)
-    write_preset(tmp_path / "tiny.toml")
-    arguments = [
-        "--data",
-        str(tmp_path / "data"),
-        "--out",
-        str(tmp_path / "model"),
-        "--preset",
-        str(tmp_path / "tiny.toml"),
-    ]
-    arguments += ["--class-name", "bottle cap", "--min-steps", "8", "--jobs", "1", "--threads", "1", "--json"]
+    arguments = [*options(tmp_path, "bottle cap", 8), "--json"]
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
@@ -103,17 +88,7 @@ def test_variants_are_fitted_beside_the_model_and_exported_with_it(tmp_path: Pat
     from edge_ad.bundle import Bundle
     from edge_ad.cli.main import main
 
-    write_recordings(tmp_path / "data", 5)
-    write_preset(tmp_path / "tiny.toml")
-    common = [
-        "--data",
-        str(tmp_path / "data"),
-        "--out",
-        str(tmp_path / "model"),
-        "--preset",
-        str(tmp_path / "tiny.toml"),
-    ]
-    common += ["--class-name", "cookie", "--min-steps", "4", "--jobs", "1", "--threads", "1"]
+    common = options(tmp_path, "cookie", 4)
     for text, says in (
         ("light: groups=24", "variant light is the preset itself"),
         ("base: groups=12", "a variant named 'base'"),

@@ -17,11 +17,11 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from edge_ad.cli.main import main
 from edge_ad.frame import Frame
-from tests.disk import copy_with_limits, write_camera, write_recording
+from tests.cli.place import call
+from tests.disk import copy_with_limits, write_recording, write_recordings
 from tests.sensors.capture.test_lifecycle import gone
 from tests.training.tiny import make_frame
 
@@ -30,18 +30,6 @@ from tests.training.tiny import make_frame
 def bundle(tiny_export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Limits so wide that every part is normal: what is not normal is so for its camera."""
     return copy_with_limits(tiny_export, tmp_path_factory.mktemp("watched") / "bundle", 1e6)
-
-
-def recordings(folder: Path, count: int = 6, change: Any = None) -> Path:
-    write_camera(folder)
-    for i in range(count):
-        frame = make_frame("cookie", i)
-        write_recording(folder, f"r{i}", frame if change is None else change(i, frame))
-    return folder
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments])
 
 
 def results(done: Result) -> list[dict[str, Any]]:
@@ -63,7 +51,7 @@ def camera(kind: str, folder: Path, **options: object) -> str:
 )
 def test_while_the_camera_lies_nothing_is_normal(kind: str, words: str, bundle: Path, tmp_path: Path) -> None:
     # The camera runs on while the model loads; the restart of its stream makes it well again for 60 frames.
-    uri = camera(kind, recordings(tmp_path / "parts"), at=60)
+    uri = camera(kind, write_recordings(tmp_path / "parts", 6), at=60)
     done = call("run", bundle, "--camera", uri, "--class", "cookie", "--no-drop", "--frames", 90)
     assert done.exit_code == 0, done.stderr
     out = results(done)
@@ -76,7 +64,7 @@ def test_while_the_camera_lies_nothing_is_normal(kind: str, words: str, bundle: 
 
 def test_a_stall_is_reported_as_invalid_results_and_in_the_summary(bundle: Path, tmp_path: Path) -> None:
     state = tmp_path / "state.json"
-    uri = camera("stall", recordings(tmp_path / "parts"), at=90, frames=100, state=state, **{"for": 0.8})
+    uri = camera("stall", write_recordings(tmp_path / "parts", 6), at=90, frames=100, state=state, **{"for": 0.8})
     done = call("run", bundle, "--camera", uri, "--class", "cookie", "--stall-timeout", 0.3, "--json")
     assert done.exit_code == 0, done.stderr
     summary = json.loads(done.stdout)
@@ -85,7 +73,7 @@ def test_a_stall_is_reported_as_invalid_results_and_in_the_summary(bundle: Path,
 
 
 def test_without_the_watchdog_the_camera_is_read_as_it_is(bundle: Path, tmp_path: Path) -> None:
-    uri = camera("ahead", recordings(tmp_path / "parts"), at=0, frames=3, fps=0)
+    uri = camera("ahead", write_recordings(tmp_path / "parts", 6), at=0, frames=3, fps=0)
     done = call("run", bundle, "--camera", uri, "--class", "cookie", "--no-watchdog", "--no-drop", "--json")
     assert json.loads(done.stdout)["camera"] is None
     assert json.loads(done.stdout)["decisions"] == {"normal": 3}
@@ -98,12 +86,12 @@ def test_a_calibrated_scene_notices_a_camera_that_moved(bundle: Path, tmp_path: 
         return replace(frame, depth=depth.astype(np.uint16))
 
     mine = Path(shutil.copytree(bundle, tmp_path / "bundle"))
-    good = recordings(tmp_path / "good")
+    good = write_recordings(tmp_path / "good", 6)
     calibrated = call("calibrate", "scene", mine, "--camera", f"folder:{good}", "--json")
     assert calibrated.exit_code == 0, calibrated.stderr
     assert json.loads(calibrated.stdout)["scene"]["plane"]["offset"] == pytest.approx(0.4, abs=1e-3)
     assert (mine / "scenes" / "cookie.png").is_file()
-    moved = recordings(tmp_path / "moved", change=lowered)
+    moved = write_recordings(tmp_path / "moved", 6, lowered)
     for class_name in ("cookie", "auto"):
         out = results(call("run", mine, "--camera", f"folder:{moved}", "--class", class_name))
         assert [r["decision"] for r in out] == ["normal"] * 3 + ["invalid"] * 3
@@ -113,7 +101,7 @@ def test_a_calibrated_scene_notices_a_camera_that_moved(bundle: Path, tmp_path: 
 
 
 def test_triggers_choose_the_frames(bundle: Path, tmp_path: Path) -> None:
-    good = recordings(tmp_path / "parts", 7)
+    good = write_recordings(tmp_path / "parts", 7)
     done = call("run", bundle, "--camera", f"folder:{good}", "--class", "cookie", "--trigger", "every:3", "--json")
     summary = json.loads(done.stdout)
     assert summary["frames"] == 3 and summary["passed_by"] == 4
@@ -122,7 +110,7 @@ def test_triggers_choose_the_frames(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_recorded_results_hold_a_later_run(bundle: Path, tmp_path: Path) -> None:
-    good, file = recordings(tmp_path / "parts"), tmp_path / "results.jsonl"
+    good, file = write_recordings(tmp_path / "parts", 6), tmp_path / "results.jsonl"
     run = ("run", bundle, "--camera", f"folder:{good}", "--class", "cookie", "--threads", 1)
     assert call(*run, "--record-results", file).exit_code == 0
     again = call(*run, "--expect-results", file, "--json")
@@ -146,7 +134,7 @@ def test_no_camera_is_one_line(bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
 def test_a_signal_ends_a_run_whose_camera_hangs(number: signal.Signals, bundle: Path, tmp_path: Path) -> None:
     """One signal, a summary, no orphan, although nothing comes from the camera any more."""
-    uri = camera("stall", recordings(tmp_path / "parts"), at=3)
+    uri = camera("stall", write_recordings(tmp_path / "parts", 6), at=3)
     command = [sys.executable, "-m", "edge_ad.cli.main", "run", str(bundle), "--camera", uri, "--class", "cookie"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stdout is not None

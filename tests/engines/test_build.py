@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import signal
-import subprocess
 import sys
-import textwrap
-import time
 import types
 from pathlib import Path
 from typing import Any
@@ -24,6 +20,7 @@ from edge_ad.errors import EdgeAdError
 from edge_ad.files import sha256
 from edge_ad.runtime import cuda
 from tests.bundles import mlp, model_bytes, tiny_bundle
+from tests.killed import run_until_killed
 
 pytestmark = pytest.mark.usefixtures("no_kernels")
 
@@ -223,29 +220,19 @@ def test_compute_capabilities(text: str, value: tuple[int, int]) -> None:
 @needs_rtx
 def test_a_kill_while_building_leaves_no_engine(bundle: Bundle, tmp_path: Path, no_gpu: None) -> None:
     script = """
-        import sys, time
-        from pathlib import Path
+        import sys
         from edge_ad.bundle import open_bundle
         from edge_ad.engines import build
         build.add_kernels = lambda *args: None
         real, calls = build.trt.build_plan, []
-        def slow(*args, **kwargs):
+        def second_kills(*args, **kwargs):
             calls.append(1)
-            if len(calls) == 2:
-                Path(sys.argv[2]).touch()
-                time.sleep(60)
-            return real(*args, **kwargs)
-        build.trt.build_plan = slow
+            return kill() if len(calls) == 2 else real(*args, **kwargs)
+        build.trt.build_plan = second_kills
         build.build_engines(open_bundle(sys.argv[1]), "tensorrt-rtx", compute_capability=("8.6",))
     """
-    flag = tmp_path / "flag"
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script), str(bundle.path), str(flag)])
-    deadline = time.monotonic() + 60
-    while not flag.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert flag.exists() and not (bundle.path / "engines/tensorrt-rtx-fp32-sm86").exists()
+    run_until_killed(script, bundle.path)
+    assert not (bundle.path / "engines/tensorrt-rtx-fp32-sm86").exists()
     build_engines(open_bundle(bundle.path), "tensorrt-rtx")
     assert len(read_sidecar(bundle.path / "engines/tensorrt-rtx-fp32-sm86").plans) == 4
 

@@ -4,6 +4,7 @@ in the published stubs of TensorRT 10; and the program itself type-checks agains
 from __future__ import annotations
 
 import ast
+import enum
 import inspect
 import re
 import subprocess
@@ -16,21 +17,9 @@ import pytest
 from tests.engines import doubles
 
 STUBS = Path(__file__).parent / "stubs/tensorrt/__init__.pyi"
-CLASSES = [
-    "Builder",
-    "IBuilderConfig",
-    "ICudaEngine",
-    "IExecutionContext",
-    "IHostMemory",
-    "ILogger",
-    "INetworkDefinition",
-    "IOptimizationProfile",
-    "ITensor",
-    "ITimingCache",
-    "OnnxParser",
-    "ParserError",
-    "Runtime",
-]
+DOUBLES = {k: v for k, v in vars(doubles).items() if inspect.isclass(v) and v is not doubles.World}
+ENUMERATIONS = sorted(k for k, v in DOUBLES.items() if issubclass(v, enum.Enum))
+CLASSES = sorted(set(DOUBLES) - set(ENUMERATIONS))
 # Made by the library alone: their constructors are the doubles' own.
 MADE_BY_TENSORRT = set(CLASSES) - {"Builder", "ILogger", "OnnxParser", "Runtime"}
 
@@ -101,9 +90,7 @@ def test_against_the_stubs_of_tensorrt_10(name: str) -> None:
             assert fits(parameters(value), functions[member]), f"{name}.{member}: {functions[member]}"
 
 
-@pytest.mark.parametrize(
-    "name", ["TensorIOMode", "DataType", "MemoryPoolType", "NetworkDefinitionCreationFlag", "BuilderFlag", "Severity"]
-)
+@pytest.mark.parametrize("name", ENUMERATIONS)
 def test_enumerations(name: str) -> None:
     module = pytest.importorskip("tensorrt_rtx")
     real = module.ILogger.Severity if name == "Severity" else getattr(module, name)

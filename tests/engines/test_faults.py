@@ -6,11 +6,6 @@ import errno
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +23,7 @@ from edge_ad.runtime.backends import load_session
 from tests.bundles import tiny_bundle
 from tests.engines import fake_gpu
 from tests.engines.plans import write_engine
+from tests.killed import run_until_killed
 
 pytestmark = pytest.mark.usefixtures("no_kernels")
 
@@ -163,27 +159,15 @@ def test_killed_while_replacing_an_engine(bundle: Bundle, tmp_path: Path) -> Non
     pytest.importorskip("tensorrt_rtx")
     before = {p.name: p.read_bytes() for p in (bundle.path / FOLDER).iterdir()}
     script = """
-        import sys, time
-        from pathlib import Path
+        import sys
         from edge_ad.bundle import open_bundle
         from edge_ad.engines import build
         build.add_kernels = lambda *args: None
         real = build.write_json
-        def slow(path, value):
-            real(path, value)
-            Path(sys.argv[2]).touch()
-            time.sleep(60)
-        build.write_json = slow
+        build.write_json = lambda path, value: (real(path, value), kill())
         build.build_engines(open_bundle(sys.argv[1]), "tensorrt-rtx", compute_capability=("8.6",), force=True)
     """
-    flag = tmp_path / "flag"
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script), str(bundle.path), str(flag)])
-    deadline = time.monotonic() + 60
-    while not flag.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert flag.exists()
+    run_until_killed(script, bundle.path)
     assert {p.name: p.read_bytes() for p in (bundle.path / FOLDER).iterdir()} == before
     args = ("build-engine", bundle.path, "--backend", "tensorrt-rtx", "--compute-capability", "8.6", "--force")
     assert command(*args)[0] == 0

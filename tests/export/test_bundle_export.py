@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +21,7 @@ from edge_ad.export.trace import trace
 from edge_ad.frame import Frame
 from edge_ad.runtime.geometry import frame_xyz
 from edge_ad.training.model_dir import LoadedModel, load_model
+from tests.killed import run_until_killed
 from tests.training.tiny import make_frame, tiny_dataset
 
 
@@ -203,13 +201,13 @@ def test_an_existing_bundle_is_replaced_only_when_asked_and_only_by_a_whole_one(
 
 
 KILLED = """
-import os, signal, sys
+import sys
 from pathlib import Path
 import edge_ad.export.bundle as export
 from edge_ad.training.model_dir import load_model
 from tests.training.tiny import tiny_dataset
 
-export.compare = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+export.compare = lambda *_: kill()
 export.export_bundle(load_model(sys.argv[1]), Path(sys.argv[2]), tiny_dataset(), golden=1, replace=True)
 """
 
@@ -217,14 +215,7 @@ export.export_bundle(load_model(sys.argv[1]), Path(sys.argv[2]), tiny_dataset(),
 def test_a_killed_export_leaves_no_bundle_and_the_next_one_clears_up(
     model: LoadedModel, tiny_model: Path, tmp_path: Path
 ) -> None:
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tiny_model), str(tmp_path / "b")],
-        env={**os.environ, "PYTHONPATH": str(root)},
-        capture_output=True,
-        timeout=120,
-    )
-    assert done.returncode == -9, done.stderr
+    run_until_killed(KILLED, tiny_model, tmp_path / "b")
     assert not (tmp_path / "b").exists()
     assert [p.name.startswith(".b.") for p in tmp_path.iterdir()] == [True]
     export_bundle(model, tmp_path / "b", tiny_dataset(), golden=1)

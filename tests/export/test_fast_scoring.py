@@ -15,7 +15,7 @@ from edge_ad.export.graphs import ScoreGraph, TokenGraph, score_arrays
 from edge_ad.models.detector import ReferenceDetector
 from edge_ad.runtime.scoring import class_distances, score_pixels
 from edge_ad.runtime.scoring_fast import FastScore
-from tests.export.test_graphs import Case, TorchScore, close, make
+from tests.export.test_graphs import SIZES, Case, TorchScore, close, make
 
 
 def stage(detector: ReferenceDetector, threads: int = 1) -> FastScore:
@@ -36,17 +36,7 @@ def tables(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 @settings(max_examples=40)
-@given(
-    kind=st.sampled_from(["gacm", "cfm"]),
-    grid=st.integers(2, 7),
-    ratio=st.sampled_from([1, 2, 4, 8]),
-    groups=st.integers(3, 50),
-    classes=st.integers(1, 5),
-    share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
-    hidden=st.sampled_from([6, 9, 24, 40, 70]),
-    threads=st.integers(1, 3),
-    seed=st.integers(0, 10_000),
-)
+@given(**SIZES, hidden=st.sampled_from([6, 9, 24, 40, 70]), threads=st.integers(1, 3))
 def test_the_compiled_stage_equals_the_literal_model(
     kind: str, grid: int, ratio: int, groups: int, classes: int, share: float, hidden: int, threads: int, seed: int
 ) -> None:

@@ -38,7 +38,9 @@ TOLERANCE = 1e-5  # of the largest value of a term
 NORMAL = 0.05
 
 
-def small(kind: str, grid: int, ratio: int, groups: int, lift: float, hidden: int = 40) -> Preset:
+def small(
+    kind: str, grid: int, ratio: int, groups: int, lift: float, hidden: int = 40, by_class: bool = False
+) -> Preset:
     base = load_preset("cfm" if kind == "cfm" else "compact")
     return replace(
         base,
@@ -52,7 +54,7 @@ def small(kind: str, grid: int, ratio: int, groups: int, lift: float, hidden: in
             widths=(8, 16, 16), lift=lift,
         ),
         text=replace(base.text, dim=10),
-        mappers=replace(base.mappers, kind=kind, hidden=hidden),
+        mappers=replace(base.mappers, kind=kind, hidden=hidden, condition="class" if by_class else "none"),
         fusion=replace(base.fusion, level="none"),  # levels have a test of their own (test_levels.py)
     )  # fmt: skip
 
@@ -106,11 +108,19 @@ def fit_mapper(mapper: Gacm | Cfm | Mlp | None, inputs: Tensor, targets: Tensor)
 
 @torch.no_grad()
 def make(
-    kind: str, grid: int, ratio: int, groups: int, classes: int, share: float, seed: int, hidden: int = 40
+    kind: str,
+    grid: int,
+    ratio: int,
+    groups: int,
+    classes: int,
+    share: float,
+    seed: int,
+    hidden: int = 40,
+    by_class: bool = False,
 ) -> Case:
     torch.manual_seed(seed)
-    lift = float(seed % 2)
-    preset = small(kind, grid, ratio, groups, lift, hidden)
+    lift = 1.0 if by_class else float(seed % 2)
+    preset = small(kind, grid, ratio, groups, lift, hidden, by_class)
     detector = ReferenceDetector(preset, *assemble(preset), classes=classes)
     detector.anchors.normal_()
     # Standardisation: a turn and a scale, so that raw tokens look like nothing the mappers know.
@@ -123,7 +133,8 @@ def make(
             (detector.rgb_weight, detector.rgb_offset),
             (detector.point_weight, detector.point_offset),
         ):
-            weight[24], offset[24] = 0, lift
+            weight[24:], offset[24:] = 0, 0
+            offset[24] = lift
     class_index = seed % classes
     # Standardised features of good parts: one point of view of a hidden state each.
     centre, basis = torch.randn(24), 0.02 * torch.randn(2, 24)
@@ -131,10 +142,16 @@ def make(
     state = torch.randn(400, 2)
     x, y = centre + state @ basis, centre_3d + state @ basis_3d
     m, anchor = detector.mappers, detector.anchors[class_index] + state @ (0.03 * torch.randn(2, 10))
-    one = torch.full((400, int(lift)), lift)
+    one = lift * torch.eye(preset.constants)[:1].expand(400, -1) if lift else torch.zeros(400, 0)
     x1, y1 = torch.cat([x, one], dim=1), torch.cat([y, one], dim=1)
-    fit_mapper(m.rgb_to_3d, x1, y1)
-    fit_mapper(m.points_to_rgb, y1, x1)
+    if detector.conditions is not None:
+        for condition in (detector.conditions.rgb, detector.conditions.points):
+            condition.weight[:, :24, :24] = torch.linalg.qr(torch.randn(classes, 24, 24))[0] * 1.5
+            condition.weight[:, 24:] = 0
+            condition.offset[:] = 0.3 * torch.randn_like(condition.offset)
+    x2, y2 = detector.of_class(x1, y1, class_index)
+    fit_mapper(m.rgb_to_3d, x2, y2)
+    fit_mapper(m.points_to_rgb, y2, x2)
     fit_mapper(m.rgb_to_text, x1, anchor)
     fit_mapper(m.points_to_text, y1, anchor)
     rgb, points = centre + torch.randn(grid * grid, 2) @ basis, centre_3d + torch.randn(groups, 2) @ basis_3d
@@ -179,6 +196,18 @@ class TorchScore:
         return {o.name: v.numpy() for o, v in zip(self.outputs, out, strict=True)}
 
 
+SIZES: dict[str, Any] = {
+    "kind": st.sampled_from(["gacm", "cfm"]),
+    "grid": st.integers(2, 7),
+    "ratio": st.sampled_from([1, 2, 4, 8]),
+    "groups": st.integers(3, 50),
+    "classes": st.integers(1, 5),
+    "share": st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    "seed": st.integers(0, 10_000),
+}
+"""What :func:`make` takes, drawn at random."""
+
+
 def close(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
     assert set(found) == set(expected)
     for name, want in expected.items():
@@ -191,23 +220,14 @@ def close(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -
 
 
 @settings(max_examples=30)
-@given(
-    kind=st.sampled_from(["gacm", "cfm"]),
-    grid=st.integers(2, 7),
-    ratio=st.sampled_from([1, 2, 4, 8]),
-    groups=st.integers(3, 50),
-    classes=st.integers(1, 5),
-    share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
-    chunk=st.sampled_from([1, 37, 4096]),
-    seed=st.integers(0, 10_000),
-)
+@given(**SIZES, chunk=st.sampled_from([1, 37, 4096]), by_class=st.booleans())
 def test_tables_and_rows_equal_the_literal_model(
-    kind: str, grid: int, ratio: int, groups: int, classes: int, share: float, chunk: int, seed: int
+    kind: str, grid: int, ratio: int, groups: int, classes: int, share: float, chunk: int, seed: int, by_class: bool
 ) -> None:
-    case = make(kind, grid, ratio, groups, classes, share, seed)
+    case = make(kind, grid, ratio, groups, classes, share, seed, by_class=by_class)
     tokens = TokenGraph(case.detector).eval()
     with torch.no_grad():
-        rgb_table, point_table = tokens(case.rgb, case.points)
+        rgb_table, point_table = tokens(case.rgb, case.points, torch.tensor([case.class_index]))
     widths = column_widths(case.detector)
     assert (rgb_table.shape[1], point_table.shape[1]) == (sum(widths[0]), sum(widths[1]))
     found = score_pixels(
@@ -244,9 +264,9 @@ def test_the_tolerance_tells_the_cosine_form_apart() -> None:
     assert np.abs(form - expected["rgb"]).max() > TOLERANCE * expected["rgb"].max()
 
 
-@pytest.fixture(scope="module", params=["gacm", "cfm"])
+@pytest.fixture(scope="module", params=[("gacm", False), ("cfm", False), ("gacm", True)])
 def traced(request: pytest.FixtureRequest) -> tuple[Case, dict[str, ort.InferenceSession]]:
-    case = make(request.param, 4, 8, 30, 3, 0.6, 8)
+    case = make(request.param[0], 4, 8, 30, 3, 0.6, 8, by_class=request.param[1])
     graphs = trace_graphs(case.detector)
     return case, {k: ort.InferenceSession(g.onnx, providers=["CPUExecutionProvider"]) for k, g in graphs.items()}
 
@@ -264,7 +284,10 @@ class OnnxScore:
 @pytest.mark.parametrize("chunk", [1, 100, 5000])
 def test_onnx_equals_the_literal_model(traced: tuple[Case, dict[str, ort.InferenceSession]], chunk: int) -> None:
     case, sessions = traced
-    tables = sessions["tokens"].run(None, {"rgb_tokens": case.rgb.numpy(), "point_tokens": case.points.numpy()})
+    feed = {"rgb_tokens": case.rgb.numpy(), "point_tokens": case.points.numpy()}
+    if case.detector.conditions is not None:
+        feed["class_index"] = np.array([case.class_index])
+    tables = sessions["tokens"].run(None, feed)
     found = score_pixels(OnnxScore(sessions["score"]), *tables, case.valid, case.at, case.class_index, chunk=chunk)
     close(found, case.reference())
 
@@ -281,3 +304,15 @@ def test_onnx_encoders_equal_torch(traced: tuple[Case, dict[str, ort.InferenceSe
     (found_points,) = sessions["points"].run(None, {"groups": groups.numpy(), "centers": centers.numpy()})
     np.testing.assert_allclose(found_rgb, rgb.numpy(), atol=2e-5)
     np.testing.assert_allclose(found_points, points.numpy(), atol=2e-5)
+
+
+def test_the_text_columns_do_not_depend_on_the_class() -> None:
+    """``auto`` looks for the class in the tables of any."""
+    case = make("gacm", 4, 8, 30, 3, 0.6, 8, by_class=True)
+    tokens = TokenGraph(case.detector).eval()
+    with torch.no_grad():
+        one, other = (tokens(case.rgb, case.points, torch.tensor([c])) for c in (0, 2))
+    for side, (a, b) in enumerate(zip(one, other)):
+        own = column_widths(case.detector)[side][-1]
+        torch.testing.assert_close(a[:, -own:], b[:, -own:], rtol=0, atol=0)
+        assert (a[:, :-own] - b[:, :-own]).abs().max() > 0.1

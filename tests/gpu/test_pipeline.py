@@ -21,7 +21,7 @@ from edge_ad.frame import Frame
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.device.detector import DEVICE_BACKENDS, DeviceDetector
 from edge_ad.runtime.device.options import DeviceOptions
-from tests.runtime.device.test_detector import assert_same
+from tests.runtime.device.same import assert_same
 from tests.training.tiny import make_frame
 
 pytestmark = pytest.mark.gpu

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from edge_ad.errors import EdgeAdError
 from edge_ad.models.build import assemble
 from edge_ad.models.detector import ReferenceDetector
-from edge_ad.presets import Preset, load_preset
+from edge_ad.presets import CODE, Preset, load_preset
 
 S, T, G = 32, 16, 20
 
@@ -46,6 +46,10 @@ def make(preset: Preset, classes: int = 3) -> ReferenceDetector:
         buffer.normal_()
     for buffer in (detector.rgb_weight, detector.point_weight, detector.balance):
         buffer.uniform_(0.5, 2)
+    if detector.conditions is not None:
+        for condition in (detector.conditions.rgb, detector.conditions.points):
+            condition.weight.normal_(std=0.3)
+            condition.offset.normal_()
     return detector.eval().requires_grad_(False)
 
 
@@ -76,16 +80,18 @@ def run_terms(detector: ReferenceDetector, x: Inputs, class_index: int = 1) -> d
 def test_terms_are_the_equations_pixel_by_pixel(inputs: Inputs) -> None:
     detector = make(tiny_preset())
     rgb_tokens, point_tokens = detector.tokens(inputs["rgb"], inputs["groups"], inputs["centers"])
-    assert rgb_tokens.shape == (T, 25)
-    assert point_tokens.shape == (G, 25)
+    assert rgb_tokens.shape == (T, 24 + CODE)
+    assert point_tokens.shape == (G, 24 + CODE)
     raw = detector.rgb_encoder(inputs["rgb"][None])[0]
     torch.testing.assert_close(rgb_tokens, F.linear(raw, detector.rgb_weight, detector.rgb_offset))
     terms = run_terms(detector, inputs)
     assert list(terms) == ["rgb", "3d", "text_rgb", "text_3d"]
     assert detector.levels is not None
-    of_rgb, of_3d = detector.levels.of_rgb(point_tokens), detector.levels.of_3d(rgb_tokens)
+    own_rgb, own_points = detector.of_class(rgb_tokens, point_tokens, 1)
+    assert float((own_rgb - detector.of_class(rgb_tokens, point_tokens, 0)[0]).abs().max()) > 0.1
+    of_rgb, of_3d = detector.levels.of_rgb(own_points), detector.levels.of_3d(own_rgb)
     of_3d = F.interpolate(of_3d.reshape(1, 1, 4, 4), (S, S), mode="bilinear")[0, 0]
-    planes = F.interpolate(rgb_tokens.T.reshape(1, 25, 4, 4), (S, S), mode="bilinear")[0]
+    planes = F.interpolate(rgb_tokens.T.reshape(1, -1, 4, 4), (S, S), mode="bilinear")[0]
     rows, cols = inputs["valid"].nonzero(as_tuple=True)
     m = detector.mappers
     assert m.rgb_to_text is not None
@@ -98,9 +104,10 @@ def test_terms_are_the_equations_pixel_by_pixel(inputs: Inputs) -> None:
             for i, w in zip(inputs["index"][pixel].tolist(), inputs["weight"][pixel].tolist(), strict=True)
         )
         anchor = detector.anchors[1]
+        own_x, own_y = detector.of_class(x, y, 1)
         pairs = {
-            "rgb": (x, m.points_to_rgb(y)),
-            "3d": (y, m.rgb_to_3d(x)),
+            "rgb": (own_x, m.points_to_rgb(own_y)),
+            "3d": (own_y, m.rgb_to_3d(own_x)),
             "text_rgb": (anchor, m.rgb_to_text(x)),
             "text_3d": (anchor, m.points_to_text(y)),
         }
@@ -127,7 +134,7 @@ def test_invalid_pixels_are_zero_and_do_not_matter(inputs: Inputs) -> None:
 
 @pytest.mark.parametrize("balance", ["none", "train-mean"])
 def test_fusion_is_equation_16(inputs: Inputs, balance: str) -> None:
-    detector = make(tiny_preset(balance=balance, smoothing="none", alpha=0.3, beta=0.8))
+    detector = make(tiny_preset(balance=balance, smoothing="none", alpha=0.3, beta=0.8, combine="product"))
     valid = inputs["valid"]
     t = run_terms(detector, inputs)
     b = detector.balance if balance == "train-mean" else torch.ones(3)
@@ -135,11 +142,14 @@ def test_fusion_is_equation_16(inputs: Inputs, balance: str) -> None:
     ours = detector.anomaly_map(t, valid)
     torch.testing.assert_close(ours, expected)
     assert detector.score(ours) == pytest.approx(float(expected.max()))
+    larger = make(tiny_preset(balance=balance, smoothing="none", alpha=0.3, beta=0.8, combine="max"))
+    expected = 0.3 * torch.maximum(t["rgb"] / b[0], t["3d"] / b[1]) + 0.8 * t["text_rgb"] * t["text_3d"] / b[2]
+    torch.testing.assert_close(larger.anomaly_map(t, valid), expected)
 
 
 def test_smoothing_is_applied_last(inputs: Inputs) -> None:
-    sharp = make(tiny_preset(smoothing="none", smooth_over="image"))
-    soft = make(tiny_preset(smoothing="box-cascade", smooth_over="image"))
+    sharp = make(tiny_preset(smoothing="none", smooth_over="image", rim=0, spread=0))
+    soft = make(tiny_preset(smoothing="box-cascade", smooth_over="image", rim=0, spread=0))
     terms = run_terms(sharp, inputs)
     a, b = sharp.anomaly_map(terms), soft.anomaly_map(terms)
     assert float(b.max()) < float(a.max())
@@ -150,7 +160,7 @@ def test_smoothing_is_applied_last(inputs: Inputs) -> None:
 
 
 def test_smoothing_over_valid_pixels_is_a_mean_of_them(inputs: Inputs) -> None:
-    detector = make(tiny_preset(smoothing="gaussian", smooth_over="valid", sigma=2.0))
+    detector = make(tiny_preset(smoothing="gaussian", smooth_over="valid", sigma=2.0, spread=0, combine="product"))
     valid = inputs["valid"]
     flat = {"rgb": torch.ones(S, S), "3d": torch.ones(S, S)}
     one = detector.anomaly_map({k: v * valid for k, v in flat.items()}, valid)

@@ -48,7 +48,7 @@ def test_mlp_and_cfm_are_linear_layers_with_gelu_between() -> None:
 @pytest.mark.parametrize(
     ("name", "hidden", "shapes"),
     [
-        ("compact", None, {"rgb_to_3d": (177, 289), "points_to_rgb": (289, 177), "rgb_to_text": (177, 384)}),
+        ("compact", None, {"rgb_to_3d": (184, 296), "points_to_rgb": (296, 184), "rgb_to_text": (184, 384)}),
         ("paper", None, {"rgb_to_3d": (768, 1152), "points_to_rgb": (1152, 768), "points_to_text": (1152, 512)}),
         ("paper", 64, {"rgb_to_3d": (768, 1152), "points_to_rgb": (1152, 768), "rgb_to_text": (768, 512)}),
         ("cfm", None, {"rgb_to_3d": (768, 1152), "points_to_rgb": (1152, 768)}),

@@ -112,3 +112,18 @@ def test_a_file_that_is_no_preset(
         path.write_bytes(content)
     with pytest.raises(EdgeAdError, match=message):
         load_preset("loop.toml")
+
+
+def test_a_class_s_code_needs_constant_channels() -> None:
+    with pytest.raises(EdgeAdError, match="constant channels"):
+        preset_from_dict(changed("points", "lift", 0.0))
+
+
+@pytest.mark.parametrize("field", ["rim", "spread"])
+def test_a_border_is_for_a_mean_over_valid_pixels(field: str) -> None:
+    with pytest.raises(EdgeAdError, match=f"fusion.{field} is -1"):
+        preset_from_dict(changed("fusion", field, -1))
+    values = changed("fusion", "smooth_over", "image")
+    values["fusion"] |= {"rim": 0, "spread": 0, field: 3}
+    with pytest.raises(EdgeAdError, match='smooth_over = "valid"'):
+        preset_from_dict(values)

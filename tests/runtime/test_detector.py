@@ -15,7 +15,7 @@ from edge_ad.errors import EdgeAdError
 from edge_ad.frame import Frame, Result
 from edge_ad.runtime import Detector, load_detector
 from edge_ad.runtime.detector import AUTO
-from edge_ad.runtime.preprocess import CUT_OFF
+from edge_ad.runtime.parts import CUT_OFF
 from tests.frames import boxes
 from tests.training.tiny import make_frame
 

@@ -59,6 +59,17 @@ def test_xyz_with_nan_is_zero_there_and_the_frame_stays_as_it_was() -> None:
     np.testing.assert_array_equal(xyz, before)
 
 
+def test_xyz_of_any_layout_and_type_gives_the_same_cloud() -> None:
+    cloud = np.random.default_rng(0).normal(0.5, 0.4, (5, 7, 3))
+    cloud[2, 3] = np.nan
+    colour = np.zeros((5, 7, 3), np.uint8)
+    plain = frame_xyz(Frame(colour, xyz=cloud.astype(np.float32)))
+    sound = np.isfinite(cloud).all(axis=2) & (cloud[..., 2] > 0)
+    np.testing.assert_array_equal(plain, np.where(sound[..., None], cloud, 0).astype(np.float32))
+    for other in (cloud, np.asfortranarray(cloud.astype(np.float32))):
+        np.testing.assert_array_equal(frame_xyz(Frame(colour, xyz=other)), plain)
+
+
 COLOUR = np.zeros((4, 6, 3), np.uint8)
 DEPTH = np.full((4, 6), 500, np.uint16)
 K = intrinsics(4, 6)

@@ -39,15 +39,21 @@ def random_map(size: int, seed: int, share: float) -> tuple[np.ndarray, np.ndarr
     st.floats(0.5, 6),
     st.sampled_from([0.02, 0.5, 1.0]),
     st.integers(0, 2**31),
+    st.sampled_from([0, 1, 5]),
+    st.sampled_from([0, 2, 7]),
 )
-def test_smoothing_is_the_references(method: str, over: str, size: int, sigma: float, share: float, seed: int) -> None:
+def test_smoothing_is_the_references(
+    method: str, over: str, size: int, sigma: float, share: float, seed: int, rim: int, spread: int
+) -> None:
     anomaly, valid = random_map(size, seed, share)
-    ours = smooth(anomaly.copy(), fusion(smoothing=method, smooth_over=over, sigma=sigma), valid)
+    ours = smooth(
+        anomaly.copy(), fusion(smoothing=method, smooth_over=over, sigma=sigma, rim=rim, spread=spread), valid
+    )
     x, inside = torch.from_numpy(anomaly), torch.from_numpy(valid)
     if over == "image":
         expected = distance.smooth(x, method, sigma)
     else:
-        expected = distance.smooth_over_valid(x, inside, method, sigma)
+        expected = distance.smooth_over_valid(x, inside, method, sigma, rim, spread)
     assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, expected.numpy(), rtol=0, atol=1e-6)
 
@@ -57,11 +63,50 @@ def test_a_mean_over_valid_pixels_is_not_pulled_down_beside_lost_depth() -> None
     valid = np.zeros((60, 60), bool)
     valid[:, :30] = True
     anomaly[valid] = 1
-    over_valid = smooth(anomaly, fusion(smooth_over="valid"), valid)
+    over_valid = smooth(anomaly, fusion(smooth_over="valid", rim=0, spread=0), valid)
     over_image = smooth(anomaly, fusion(smooth_over="image"), valid)
     np.testing.assert_allclose(over_valid[valid], 1, atol=1e-5)
     assert (over_valid[~valid] == 0).all()
     assert over_image[30, 29] < 0.6 and over_image[30, 31] > 0.2
+
+
+def _loud_rim(width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A part as a bar; its outermost ``width`` pixels are loud."""
+    valid = np.zeros((80, 80), bool)
+    valid[20:60] = True
+    loud = valid.copy()
+    loud[20 + width : 60 - width] = False
+    return np.where(loud, 10, np.where(valid, 1, 0)).astype(np.float32), valid
+
+
+def test_a_loud_rim_hardly_counts_and_a_part_that_is_all_rim_keeps_its_map() -> None:
+    anomaly, valid = _loud_rim(4)
+    plain = smooth(anomaly, fusion(smooth_over="valid", sigma=3.0, rim=0, spread=0), valid)
+    without = smooth(anomaly, fusion(smooth_over="valid", sigma=3.0, rim=4, spread=0), valid)
+    assert plain[valid].max() > 5 and without[valid].max() < 2.5
+    wire, inside = np.zeros((80, 80), np.float32), np.zeros((80, 80), bool)
+    inside[38:42], wire[38:42] = True, 3
+    np.testing.assert_allclose(
+        smooth(wire, fusion(smooth_over="valid", sigma=3.0, rim=4, spread=0), inside)[inside], 3, rtol=1e-5
+    )
+
+
+def test_the_border_of_the_grid_is_no_rim() -> None:
+    anomaly = np.ones((40, 40), np.float32)
+    anomaly[0] = 10
+    valid = np.ones((40, 40), bool)
+    f = fusion(smooth_over="valid", sigma=2.0, spread=0)
+    np.testing.assert_array_equal(smooth(anomaly, replace(f, rim=5), valid), smooth(anomaly, replace(f, rim=0), valid))
+
+
+def test_a_map_that_runs_over_the_border_never_changes_the_score() -> None:
+    anomaly, valid = random_map(60, 5, 0.3)
+    valid[:, 40:] = False
+    anomaly[~valid] = 0
+    f = fusion(smooth_over="valid", sigma=4.0, rim=0)
+    plain, wide = smooth(anomaly, replace(f, spread=0), valid), smooth(anomaly, replace(f, spread=6), valid)
+    np.testing.assert_array_equal(plain[valid], wide[valid])
+    assert wide.max() == plain.max() and (wide[:, 40:44] > 0).any() and (wide[:, 47:] == 0).all()
 
 
 @pytest.mark.parametrize("method", ["max", "max-over-rms"])

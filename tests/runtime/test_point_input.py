@@ -42,6 +42,14 @@ def test_rows_are_the_valid_pixels_row_major() -> None:
     np.testing.assert_array_equal(got.interp_weight, weight)
 
 
+def test_two_threads_find_what_one_does() -> None:
+    s = sample()
+    preset = replace(POINTS, stride=2, pool=3)
+    one, two = (prepare_points(s, preset, 0.05, threads) for threads in (1, 2))
+    for name in ("groups", "centers", "interp_index", "interp_weight", "pool_index"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+
+
 def test_the_stride_thins_what_groups_are_drawn_from_but_not_the_pixels() -> None:
     s = sample()
     preset = replace(POINTS, stride=2)

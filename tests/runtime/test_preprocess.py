@@ -14,8 +14,8 @@ from PIL import Image
 from edge_ad.errors import InvalidFrame
 from edge_ad.frame import Bool, Frame, Sample, SampleTransform
 from edge_ad.runtime.maps import mask_to_camera
+from edge_ad.runtime.parts import CUT_OFF
 from edge_ad.runtime.preprocess import (
-    CUT_OFF,
     Preprocessor,
     Scene,
     mask_to_sample,

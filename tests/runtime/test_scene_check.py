@@ -14,8 +14,9 @@ from edge_ad.calibration.scene import calibrate_scene
 from edge_ad.errors import EdgeAdError
 from edge_ad.frame import Frame
 from edge_ad.runtime.geometry import frame_xyz
-from edge_ad.runtime.preprocess import CUT_OFF, Preprocessor, Scene
-from edge_ad.runtime.scene_check import SceneSetup, check, look
+from edge_ad.runtime.parts import CUT_OFF
+from edge_ad.runtime.preprocess import Preprocessor, Scene
+from edge_ad.runtime.scene_check import SEEN_STRIDE, SceneSetup, check, look
 from tests.frames import geometry
 from tests.scenes import HEIGHT, WIDTH, scene_frame, scene_frames
 
@@ -23,7 +24,7 @@ SETUP = calibrate_scene(scene_frames(8)).setup
 
 
 def reasons(frame: Frame, setup: SceneSetup = SETUP) -> tuple[str, ...]:
-    return check(setup, frame, frame_xyz(frame))
+    return check(setup, frame.shape, frame_xyz(frame)[::SEEN_STRIDE, ::SEEN_STRIDE])
 
 
 @given(st.integers(0, 40))
@@ -34,7 +35,7 @@ def test_a_camera_that_stands_is_never_said_to_have_moved(number: int) -> None:
 @given(st.floats(-0.06, 0.06).filter(lambda d: abs(d) > 0.004), st.integers(0, 9))
 def test_a_shift_is_told_in_millimetres(shift: float, number: int) -> None:
     frame = scene_frame(100 + number, distance=0.5 + shift)
-    state = look(SETUP, frame_xyz(frame))
+    state = look(SETUP, frame_xyz(frame)[::SEEN_STRIDE, ::SEEN_STRIDE])
     assert state.visible and state.shift_m == pytest.approx(shift, abs=5e-4)
     assert state.tilt_deg < 0.3
     (first, *_) = reasons(frame)
@@ -45,7 +46,7 @@ def test_a_shift_is_told_in_millimetres(shift: float, number: int) -> None:
 @given(st.floats(0.8, 15.0), st.booleans())
 def test_a_tilt_is_told_in_degrees(tilt: float, other_way: bool) -> None:
     tilt = -tilt if other_way else tilt
-    state = look(SETUP, frame_xyz(scene_frame(7, tilt_deg=tilt)))
+    state = look(SETUP, frame_xyz(scene_frame(7, tilt_deg=tilt))[::SEEN_STRIDE, ::SEEN_STRIDE])
     assert state.visible and state.tilt_deg == pytest.approx(abs(tilt), abs=0.2)
     assert "degrees" in reasons(scene_frame(7, tilt_deg=tilt))[0]
 
@@ -64,7 +65,7 @@ def test_parts_on_the_plane_are_no_motion(y: int, x: int, h: int, w: int, thickn
 
 def test_a_part_that_hides_the_plane_leaves_it_unchecked() -> None:
     frame = scene_frame(3, box=(0, HEIGHT, 0, WIDTH))
-    state = look(SETUP, frame_xyz(frame))
+    state = look(SETUP, frame_xyz(frame)[::SEEN_STRIDE, ::SEEN_STRIDE])
     assert not state.visible or abs(state.shift_m) > SETUP.shift_limit_m
 
 
@@ -124,7 +125,7 @@ def test_the_calibrated_plane_takes_the_place_of_ransac(monkeypatch: pytest.Monk
     def never(*args: object, **kwargs: object) -> None:
         raise AssertionError("a frame waits for RANSAC")
 
-    monkeypatch.setattr("edge_ad.runtime.preprocess.fit_plane", never)
+    monkeypatch.setattr("edge_ad.runtime.parts.fit_plane", never)
     tested = preprocessor(Scene(setup=SETUP), crop="part")(frame, "part")
     assert (tested.samples[0].valid == searched.samples[0].valid).all()
     assert tested.health == ()

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import erf, expit
 
 from edge_ad.runtime import jit
-from edge_ad.runtime.score_kernels import gelu, sigmoid, trapezoid
+from edge_ad.runtime.score_kernels import anchor_distance, gelu, rows_distance, sigmoid, trapezoid, unit_distance
 
 
 @jit.compiled()
@@ -30,6 +30,32 @@ def test_gelu_and_sigmoid_over_their_whole_range() -> None:
     assert float(error.max()) < 4e-7
     assert float(np.abs(found[1] - want[1]).max()) < 4e-7
     assert found[0][-1] == np.float32(1e30) and abs(float(found[0][-2])) <= 1e30 * 1e-7
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    x = x.astype(np.float64)
+    return x / max(np.linalg.norm(x), 1e-12)
+
+
+@pytest.mark.parametrize("apart", [1e-4, 0.05, 1.0])
+@pytest.mark.parametrize(("left", "right"), [(1, 1), (30, 0.2), (1e-5, 1e4), (0, 3), (2, 0), (0, 0)])
+def test_distances_of_unit_vectors_whatever_their_lengths(left: float, right: float, apart: float) -> None:
+    rng = np.random.default_rng(3)
+    width, rest = 37, 50
+    a = rng.normal(size=rest)
+    b = a[:width] + apart * rng.normal(size=width)
+    a, b = (left * a).astype(np.float32), (right * b).astype(np.float32)
+    wanted = np.linalg.norm(_unit(a[:width]) - _unit(b))
+    row = np.concatenate([a[:width], b])
+    assert abs(rows_distance(row, 0, width, width) - wanted) < 4e-7
+    longer = np.linalg.norm(_unit(a) - np.pad(_unit(b), (0, rest - width)))
+    offset = np.zeros(width, np.float32)
+    assert abs(unit_distance(a, b.copy(), 0, offset, width, rest) - longer) < 4e-7
+    anchor = _unit(rng.normal(size=rest)).astype(np.float32)
+    out = np.empty((1, 1), np.float32)
+    beyond = np.array([(anchor[width:] ** 2).sum()], np.float32)
+    anchor_distance(b.copy(), 0, offset, width, anchor[:width].copy(), beyond, out, 0)
+    assert abs(out[0, 0] - np.linalg.norm(anchor - np.pad(_unit(b), (0, rest - width)))) < 4e-7
 
 
 def test_not_a_number_stays_one() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from edge_ad.bundle import TensorSpec
 from edge_ad.models.interpolate import bilinear, three_nearest
+from edge_ad.presets import load_preset
 from edge_ad.runtime.point_input import PointInput
 from edge_ad.runtime.scoring import bilinear_matrix, fuse, point_matrix, score_pixels
 
@@ -96,11 +98,14 @@ def test_only_valid_pixels_are_gathered_in_order_whatever_the_chunk(chunk: int) 
 def test_fusion_is_equation_16_over_the_balance() -> None:
     rng = np.random.default_rng(5)
     d = {k: rng.random(30).astype(np.float32) for k in ("rgb", "3d", "text_rgb", "text_3d")}
-    got = fuse(d, 0.3, 0.8, (0.5, 2.0, 4.0))
+    eq16 = replace(load_preset("compact").fusion, alpha=0.3, beta=0.8, combine="product")
+    got = fuse(d, eq16, (0.5, 2.0, 4.0))
     expected = 0.3 * d["rgb"] * d["3d"] / (0.5 * 2.0) + 0.8 * d["text_rgb"] * d["text_3d"] / 4.0
     np.testing.assert_allclose(got, expected, rtol=1e-6)
     assert got.dtype == np.float32
-    without = fuse(d, 0.3, 0.0, (0.5, 2.0, 4.0))
+    without = fuse(d, replace(eq16, beta=0.0), (0.5, 2.0, 4.0))
     np.testing.assert_allclose(without, 0.3 * d["rgb"] * d["3d"], rtol=1e-6)
-    no_text = fuse({k: d[k] for k in ("rgb", "3d")}, 0.3, 0.8, (0.5, 2.0, 4.0))
+    no_text = fuse({k: d[k] for k in ("rgb", "3d")}, eq16, (0.5, 2.0, 4.0))
     np.testing.assert_array_equal(no_text, without)
+    larger = fuse(d, replace(eq16, beta=0.0, combine="max"), (0.5, 2.0, 4.0))
+    np.testing.assert_allclose(larger, 0.3 * np.maximum(d["rgb"] / 0.5, d["3d"] / 2.0), rtol=1e-6)

@@ -9,6 +9,7 @@ import pytest
 from edge_ad.errors import EdgeAdError
 from edge_ad.sensors import open_camera, opencv_device
 from tests.data import make
+from tests.sensors.refusals import refused
 
 SIZE = {"width": 64, "height": 48, "ppx": 31.5, "ppy": 23.5}
 
@@ -25,13 +26,6 @@ def series(folder, count=3):
         make.png(folder / f"c_{n:03d}.png", make.colour(48, 64, n))
         make.png(folder / f"d_{n:03d}.png", make.depth(48, 64, n))
     return folder / "c_%03d.png", folder / "d_%03d.png"
-
-
-def refused(uri):
-    with pytest.raises(EdgeAdError) as e, open_camera(uri) as camera:
-        list(camera)
-    assert "\n" not in str(e.value)
-    return str(e.value)
 
 
 def quote(path):

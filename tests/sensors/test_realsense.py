@@ -10,6 +10,7 @@ import pytest
 from edge_ad.errors import EdgeAdError
 from edge_ad.sensors import open_camera
 from edge_ad.sensors.pairing import Pairing
+from tests.sensors.refusals import refused
 from tests.shared import SHARED, needs_shared
 
 rs = pytest.importorskip("pyrealsense2", reason="pyrealsense2 is not installed (extra 'realsense')")
@@ -18,13 +19,6 @@ from edge_ad.sensors import realsense_sdk  # noqa: E402
 from edge_ad.sensors.realsense_frames import opencv_distortion  # noqa: E402
 
 BAG = SHARED / "data/real/realsense_d435/single_depth_color_640x480.bag"
-
-
-def refused(uri):
-    with pytest.raises(EdgeAdError) as e, open_camera(uri) as camera:
-        list(camera)
-    assert "\n" not in str(e.value)
-    return str(e.value)
 
 
 def test_no_camera_is_told_within_a_second():

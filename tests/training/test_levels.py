@@ -11,7 +11,7 @@ import torch
 from edge_ad.models.distance import distance
 from edge_ad.training.levels import fit_levels
 from edge_ad.training.residual import residual_covariance
-from edge_ad.training.sampling import Batch, Standard, _scaling, whitened_again
+from edge_ad.training.sampling import Batch, Standard, scaling, whitened_again
 
 from .tiny import tiny_preset
 
@@ -91,7 +91,7 @@ def test_the_residual_is_what_neither_the_class_nor_the_points_foretell() -> Non
 def test_whitening_again_gives_the_residual_unit_variance(lift: float) -> None:
     rng = np.random.default_rng(0)
     tokens = rng.standard_normal((20_000, 3)) @ rng.standard_normal((3, 3))
-    first = _scaling(np.cov(tokens.T), "whiten", 1e-9)
+    first = scaling(np.cov(tokens.T), "whiten", 1e-9)
     offset = np.zeros(3)
     if lift:
         weight = np.vstack([first * lift / np.sqrt(3), np.zeros((1, 3))]).astype(np.float32)

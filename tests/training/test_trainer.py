@@ -27,7 +27,7 @@ PLAN = TrainingPlan(samples_per_step=2, min_steps=12)
 
 def plain_preset() -> Preset:
     """The tiny preset with tokens as they are: a feature has as many channels as a token."""
-    return tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0})
+    return tiny_preset(rgb={"lift": 0.0}, points={"lift": 0.0}, mappers={"condition": "none"})
 
 
 @pytest.fixture(scope="module")

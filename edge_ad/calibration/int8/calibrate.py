@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edge_ad.bundle import Bundle
 from edge_ad.calibration.int8.frames import FEW, frames_of_bundle, refuse_constant
 from edge_ad.calibration.int8.methods import PERCENTILE
 from edge_ad.calibration.int8.observe import check_table, make_table, observe
+from edge_ad.calibration.int8.probe import Probe
 from edge_ad.calibration.int8.sensitivity import Sensitivity, measure
+from edge_ad.calibration.int8.spare import Spared, spare
 from edge_ad.calibration.int8.table import CalibrationTable
 from edge_ad.data.dataset import Dataset, Item
 from edge_ad.errors import EdgeAdError
@@ -25,13 +27,18 @@ from edge_ad.export.precision.replay import Replay
 from edge_ad.frame import Frame
 
 Track = Callable[[Iterable[Any], int, str], Iterable[Any]]
+T = TypeVar("T")
+SPARED_ON = 8
+"""Calibration frames on which every layer is measured alone."""
 
 
 @dataclass(frozen=True)
 class Int8Report:
-    """What was done. table : as it stands in the bundle. kept : nodes that stay FP32. sensitivity : where it was
-    measured.
-    bytes : graph -> (float32, INT8) bytes of its file. frames : that were calibrated on."""
+    """What was done.
+
+    table : as it stands in the bundle. kept : nodes that stay FP32. sensitivity, spared : where they were measured.
+    bytes : graph -> (float32, INT8) bytes of its file. frames : that were calibrated on.
+    """
 
     bundle: Bundle
     table: CalibrationTable
@@ -40,10 +47,12 @@ class Int8Report:
     bytes: dict[str, tuple[int, int]]
     frames: int
     warnings: tuple[str, ...]
+    spared: Spared | None = None
 
     def text(self) -> str:
         """For the terminal."""
-        lines = [] if self.sensitivity is None else [self.sensitivity.table(), ""]
+        lines = [] if self.spared is None else [self.spared.table(), ""]
+        lines += [] if self.sensitivity is None else [self.sensitivity.table(), ""]
         modes = {g: Counter(r.mode for r in self.table.rows if r.graph == g) for g in self.bytes}
         lines.append(f"{'graph':8} {'INT8':>6} {'FP16':>6} layers {'float32 MB':>11} {'INT8 MB':>8} {'ratio':>6}")
         rows = [(g, f"{modes[g]['int8']:6d} {modes[g]['fp16']:6d}", *b) for g, b in self.bytes.items()]
@@ -61,6 +70,7 @@ class Int8Report:
             "layers": [r.__dict__ for r in self.table.rows],
             "kept_fp32_for_overflow": [k.__dict__ for k in self.kept if k.why == "overflow"],
             "bytes": {g: {"fp32": a, "int8": b} for g, (a, b) in self.bytes.items()},
+            "spared": None if self.spared is None else self.spared.to_json(),
             "sensitivity": None if self.sensitivity is None else self.sensitivity.to_json(),
             "warnings": list(self.warnings),
         }
@@ -71,8 +81,9 @@ def calibrate_int8(
     frames: Sequence[tuple[Frame, str]],
     where: str,
     *,
-    method: str = "entropy",
+    method: str = "mse",
     percentile: float = PERCENTILE,
+    every_layer: bool = False,
     max_drop: float | None = None,
     measure_on: Sequence[Item] = (),
     jobs: int = 0,
@@ -85,6 +96,7 @@ def calibrate_int8(
     ----------
     frames : (frame, class or "") as the line shows them. where : where they come from, for errors and the table.
     method, percentile : see :func:`edge_ad.calibration.int8.methods.choose_range`.
+    every_layer : all of them in INT8, also those that :func:`edge_ad.calibration.int8.spare.spare` would leave in FP16.
     max_drop : points that INT8 may cost on ``measure_on``; the costliest blocks stay FP16 until it is met. None: not
     measured.
 
@@ -103,6 +115,10 @@ def calibrate_int8(
     kept = find_overflows(replay, models, parts, track=track)
     about = {"frames": str(len(frames)), "from": where}
     table = make_table(models, histograms, method, digests(bundle), percentile, about)
+    spared = None
+    if not every_layer:
+        few = items_of_frames(_even(frames, SPARED_ON), bundle)
+        spared, table = spare(Probe(bundle, few, jobs=jobs), table, track=track)
     report = None
     if max_drop is not None:
         keep = {name: frozenset(kept_nodes(kept, name)) for name in models}
@@ -112,7 +128,8 @@ def calibrate_int8(
         warnings.append(
             f"{len(frames)} frames are few: ranges may not hold for parts to come; {FEW} or more are better"
         )
-    return _write(bundle, table, kept, report, len(frames), tuple(warnings))
+    written = _write(bundle, table, kept, report, len(frames), tuple(warnings))
+    return replace(written, spared=spared)
 
 
 def apply_table(
@@ -154,8 +171,10 @@ def _write(
 def parts_to_measure(bundle: Bundle, data: Dataset, count: int) -> list[Item]:
     """Parts for ``--max-drop``: the test split where it has good and defective parts, else held-out good ones.
 
-    At most ``count`` a class, kinds of defect in turn and good parts as many as defective ones where there are so many.
+    At most ``count`` a class (0: all), kinds of defect in turn and good parts as many as defective ones where there are
+    so many.
     """
+    count = count or len(data.items)
     out: list[Item] = []
     for name in bundle.class_names:
         test = data.select(name, "test")
@@ -181,7 +200,7 @@ def _in_turn(items: Sequence[Item]) -> list[Item]:
     return [v[i] for i in range(longest) for v in kinds.values() if i < len(v)]
 
 
-def _even(items: Sequence[Item], count: int) -> list[Item]:
+def _even(items: Sequence[T], count: int) -> list[T]:
     if len(items) <= count:
         return list(items)
     return [items[i * len(items) // count] for i in range(count)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edge_ad.bundle import Bundle
@@ -14,15 +14,19 @@ from edge_ad.calibration.int8.table import CalibrationTable
 from edge_ad.data.dataset import Item
 from edge_ad.errors import EdgeAdError
 from edge_ad.export.precision.assemble import base_graphs
-from edge_ad.parallel import run_parallel
 
 Track = Callable[[Iterable[Any], int, str], Iterable[Any]]
 Block = tuple[str, str]
+RANKED = 24
+"""Parts a class on which each block is measured alone."""
+NOISE, TELLING = 2.0, 0.05
+"""Standard errors, and points, below which a drop ranks no block."""
 
 
 @dataclass(frozen=True)
 class BlockCost:
-    """One block alone in INT8, all else float32. drop : points lost; layers : how many it has; kept : left in FP16."""
+    """One block alone in INT8, all else float32. layers : how many it has. drop, error : points lost and their standard
+    error. kept : left in FP16."""
 
     graph: str
     block: str
@@ -30,6 +34,7 @@ class BlockCost:
     drop: float
     outcome: Outcome
     kept: bool = False
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,8 @@ class Sensitivity:
     """base : float32. everything : all blocks in INT8. blocks : the costliest first. final : after the worst were
     left out.
 
-    parts : how many were scored. max_drop : what was asked for, points.
+    parts : how many were scored. max_drop : what was asked for, points. ranked : float32 on the parts on which the
+    blocks were measured alone.
     """
 
     base: Outcome
@@ -46,6 +52,7 @@ class Sensitivity:
     final: Outcome
     max_drop: float
     parts: int
+    ranked: Outcome | None = None
 
     @property
     def left_out(self) -> tuple[Block, ...]:
@@ -57,30 +64,28 @@ class Sensitivity:
         labelled = self.base.labelled
         head = ("I-AUROC", "AUPRO@30") if labelled else ("rejects", "")
         width = max([24, *(len(f"{b.graph} {b.block}") for b in self.blocks)])
-        lines = [
-            f"{'block alone in INT8':{width}} {'layers':>6} {'drop':>7} {head[0]:>8} {head[1]:>8} {'map corr.':>9}"
-        ]
-        rows = [(f"{b.graph} {b.block}", b.layers, b.drop, b.outcome, "  FP16" if b.kept else "") for b in self.blocks]
-        total = sum(b.layers for b in self.blocks)
-        rows.append(("all in INT8", total, self.everything.drop(self.base), self.everything, ""))
+        near = self.ranked or self.base
+        inside = sum(b.layers for b in self.blocks if not b.kept)
+        rows = [(f"{b.graph} {b.block}", b.layers, b.outcome, near, "  FP16" if b.kept else "") for b in self.blocks]
+        rows.append(("all in INT8", sum(b.layers for b in self.blocks), self.everything, self.base, ""))
         if self.left_out:
-            inside = sum(b.layers for b in self.blocks if not b.kept)
-            rows.append(
-                (f"{len(self.left_out)} blocks left in FP16", inside, self.final.drop(self.base), self.final, "")
+            rows.append((f"{len(self.left_out)} blocks left in FP16", inside, self.final, self.base, ""))
+        lines = [
+            f"{'block alone in INT8':{width}} {'layers':>6} {'drop':>7} {'+-':>6} {head[0]:>8} {head[1]:>8} "
+            f"{'map corr.':>9} {'map err.':>8}"
+        ]
+        for name, layers, o, base, mark in rows:
+            drop, error = o.drop_and_error(base)
+            cells = (
+                f"{_points(o.i_auroc if labelled else o.false_rejects)} {_points(o.aupro_30) if labelled else '':>8}"
             )
-        for name, layers, drop, o, mark in rows:
-            first = o.i_auroc if labelled else o.false_rejects
-            cells = f"{_points(first)} {_points(o.aupro_30) if labelled else '':>8}"
-            lines.append(f"{name:{width}} {layers:6d} {drop:7.3f} {cells} {o.correlation:9.5f}{mark}")
-        b = self.base
-        base = f"I-AUROC {_points(b.i_auroc).strip()}, AUPRO@30 % {_points(b.aupro_30).strip()}" if labelled else ""
-        what = (
-            "points of I-AUROC and AUPRO@30 %, the worse" if labelled else "points of map correlation or false rejects"
-        )
-        lines.append(
-            f"float32: {base}" if base else f"float32: {_points(b.false_rejects).strip()} % of the good parts rejected"
-        )
-        lines.append(f"drop: {what}, over {self.parts} parts; allowed {self.max_drop:g}")
+            told = f"{drop:7.3f} {error:6.3f} {cells} {o.correlation:9.5f} {o.map_error:8.4f}"
+            lines.append(f"{name:{width}} {layers:6d} {told}{mark}")
+        what = "points of map correlation or false rejects"
+        if labelled:
+            what = "points of I-AUROC and AUPRO@30 %, the worse, with its standard error"
+        lines += [_float32(b, over) for b, over in ((near, "blocks alone"), (self.base, "all")) if b.parts]
+        lines.append(f"drop: {what}; all over {self.parts} parts; allowed {self.max_drop:g}")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -90,14 +95,28 @@ class Sensitivity:
             "max_drop": self.max_drop,
             "metric": "i_auroc, aupro_30" if self.base.labelled else "map correlation, false rejects",
             "float32": self.base.to_json(),
-            "all_int8": {**self.everything.to_json(), "drop": self.everything.drop(self.base)},
-            "final": {**self.final.to_json(), "drop": self.final.drop(self.base)},
+            "float32_of_blocks": None if self.ranked is None else self.ranked.to_json(),
+            "all_int8": _with_drop(self.everything, self.base),
+            "final": _with_drop(self.final, self.base),
             "blocks": [
-                {"graph": b.graph, "block": b.block, "layers": b.layers, "drop": b.drop, "left_in_fp16": b.kept}
+                {"graph": b.graph, "block": b.block, "layers": b.layers, "drop": b.drop, "drop_se": b.error}
+                | {"left_in_fp16": b.kept}
                 | b.outcome.to_json()
                 for b in self.blocks
             ],
         }
+
+
+def _with_drop(found: Outcome, base: Outcome) -> dict[str, Any]:
+    drop, error = found.drop_and_error(base)
+    return {**found.to_json(), "drop": drop, "drop_se": error}
+
+
+def _float32(o: Outcome, over: str) -> str:
+    if not o.labelled:
+        return f"float32 ({over}): {_points(o.false_rejects).strip()} % of the good parts rejected, {o.parts} parts"
+    told = f"I-AUROC {_points(o.i_auroc).strip()}, AUPRO@30 % {_points(o.aupro_30).strip()}"
+    return f"float32 ({over}): {told}, {o.parts} parts"
 
 
 def _points(value: float | None) -> str:
@@ -119,7 +138,10 @@ def measure(
     jobs: int = 0,
     track: Track | None = None,
 ) -> tuple[Sensitivity, CalibrationTable]:
-    """Measure every block alone, then leave the worst in FP16, one by one, until the drop is met.
+    """Measure every block alone, then leave the worst in FP16 until the drop is met.
+
+    Blocks are ranked on :data:`RANKED` parts a class, what counts is measured on all: everything in INT8, and what is
+    left of it. How many blocks must stay FP16 is found by doubling and halving.
 
     Parameters
     ----------
@@ -141,31 +163,79 @@ def measure(
     for row in table.rows:
         if row.mode == "int8":
             blocks.setdefault((row.graph, group[row.graph, row.layer]), []).append(row.layer)
-    probe = Probe(bundle.path, items, bundle.variant, bundle.stride)
-    order = list(blocks)
-    alone: list[Candidate | None] = [Candidate({g: {k: table.ranges(g)[k] for k in blocks[g, b]}}) for g, b in order]
-    candidates: list[Candidate | None] = [None, _whole(table, keep), *alone]
-    results = run_parallel(probe, candidates, processes=jobs)
-    outcomes = list(track(results, len(candidates), "sensitivity") if track else results)
-    base, everything = outcomes[0], outcomes[1]
-    costs = [BlockCost(g, b, len(blocks[g, b]), o.drop(base), o) for (g, b), o in zip(order, outcomes[2:], strict=True)]
-    # Drops of single parts are coarse; where they are equal (often 0) the map's error decides.
-    costs.sort(key=lambda c: (round(c.drop, 3), c.outcome.map_error), reverse=True)
-    out: list[Block] = []
-    final, chosen = everything, table
-    while final.drop(base) > max_drop and len(out) < len(costs):
-        out.append((costs[len(out)].graph, costs[len(out)].block))
-        chosen = table.left(group, out)
-        step = run_parallel(probe, [_whole(chosen, keep)], processes=1)
-        final = next(iter(track(step, 1, f"{len(out)} left in FP16") if track else step))
-    if len(out) == len(costs) and costs:
+    probe = Probe(bundle, items, jobs=jobs, track=track)
+    some = pick(probe.items, RANKED)
+    base, near = probe.base(), probe.base(some)
+
+    def alone(block: Block) -> BlockCost:
+        ranges = table.ranges(block[0])
+        found = probe.outcome(Candidate({block[0]: {k: ranges[k] for k in blocks[block]}}), some)
+        drop, error = found.drop_and_error(near)
+        return BlockCost(*block, len(blocks[block]), drop, found, error=error)
+
+    done = map(alone, blocks)
+    costs = list(track(done, len(blocks), "sensitivity") if track else done)
+    # A drop within its own noise says nothing about the block: there the map's error decides.
+    costs.sort(
+        key=lambda c: (c.drop if c.drop > max(NOISE * c.error, TELLING) else 0.0, c.outcome.map_error), reverse=True
+    )
+    order = [(c.graph, c.block) for c in costs]
+
+    def without(count: int) -> Outcome:
+        ranges = table.left(group, order[:count])
+        step = map(probe.outcome, [_whole(ranges, keep)])
+        return next(iter(track(step, 1, f"{count} left in FP16" if count else "all in INT8") if track else step))
+
+    everything = final = without(0)
+    left = 0
+    if everything.drop(base) > max_drop:
+        left, final = _fewest(without, len(order), base, max_drop)
+    if left == len(order) and order:
         raise EdgeAdError(
             f"no block can run in INT8 within a drop of {max_drop:g} points (all of them: {everything.drop(base):.2f})",
             "a drop that at least one block meets",
             "allow more with --max-drop, try another --method, or use --precision fp16",
         )
-    marked = tuple(BlockCost(c.graph, c.block, c.layers, c.drop, c.outcome, (c.graph, c.block) in out) for c in costs)
-    return Sensitivity(base, everything, marked, final, max_drop, base.parts), chosen
+    marked = tuple(replace(c, kept=i < left) for i, c in enumerate(costs))
+    report = Sensitivity(base, everything, marked, final, max_drop, base.parts, near)
+    return report, table.left(group, order[:left])
+
+
+def _fewest(without: Callable[[int], Outcome], most: int, base: Outcome, max_drop: float) -> tuple[int, Outcome]:
+    """The fewest blocks that have to stay FP16, as far as doubling and halving finds it, and what is measured then.
+
+    ``most`` where none may be INT8; the outcome is then that of the last one tried, or float32's.
+    """
+    low, high, best = 0, 1, base
+    while high < most:
+        found = without(high)
+        if found.drop(base) <= max_drop:
+            best = found
+            break
+        low, high = high, 2 * high
+    high = min(high, most)
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = without(middle)
+        if found.drop(base) <= max_drop:
+            high, best = middle, found
+        else:
+            low = middle
+    return high, best
+
+
+def pick(items: Sequence[Item], count: int) -> list[int]:
+    """Numbers of ``count`` items a class, good and defective ones alike, evenly spaced within each."""
+    found: list[int] = []
+    for name in dict.fromkeys(i.class_name for i in items):
+        sides = [
+            [n for n, i in enumerate(items) if i.class_name == name and (i.defect == "good") is good]
+            for good in (True, False)
+        ]
+        shares = [min(len(side), max(count // 2, count - len(other))) for side, other in zip(sides, sides[::-1])]
+        for side, share in zip(sides, shares):
+            found += [side[n * len(side) // share] for n in range(share)]
+    return sorted(found)
 
 
 def _whole(table: CalibrationTable, keep: Mapping[str, frozenset[str]]) -> Candidate:

@@ -106,4 +106,4 @@ class Replay:
         for part, class_name in parts:
             with self.using(sessions) as detector:
                 watch = Stopwatch()
-                yield detector.score_part(detector.encode_part(part, watch), class_name, watch)
+                yield detector.score_part(detector.encode_part(part, watch, class_name), class_name, watch)

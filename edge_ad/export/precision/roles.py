@@ -107,14 +107,21 @@ def group_of(name: str) -> str:
 
 def is_standardisation(graph: Graph, node: NodeProto) -> bool:
     """Whether a node is the affine map that standardises the tokens, or its product alone."""
-    if _reads_offset(node):
+    if _reads_offset(graph, node):
         return True
     after = [r for o in node.output for r in graph.readers.get(o, [])]
-    return len(after) == 1 and after[0].op_type == "Add" and _reads_offset(after[0])
+    return len(after) == 1 and after[0].op_type == "Add" and _reads_offset(graph, after[0])
 
 
-def _reads_offset(node: NodeProto) -> bool:
-    return any(t.rpartition(".")[2] in STANDARDISATION for t in node.input)
+def _reads_offset(graph: Graph, node: NodeProto) -> bool:
+    return any(_source(graph, t).rpartition(".")[2] in STANDARDISATION for t in node.input)
+
+
+def _source(graph: Graph, tensor: str) -> str:
+    """The tensor that movers (the choice of a class's own offset) made this one of."""
+    while (node := graph.maker.get(tensor)) is not None and node.op_type in MOVERS:
+        tensor = node.input[0]
+    return tensor
 
 
 def levels(graph: Graph) -> set[str]:

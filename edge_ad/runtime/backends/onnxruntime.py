@@ -77,6 +77,8 @@ class OnnxSession:
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
+        # Its threads wait busily for more work, even between two runs, when other sessions and kernels want the cores.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if path.stat().st_size > LARGE_GRAPH:
             # An arena would keep the activations of every graph for good; here they are given back after a run.
             options.enable_cpu_mem_arena = False

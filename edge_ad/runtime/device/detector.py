@@ -1,9 +1,8 @@
-"""``detector(frame) -> Result`` with everything between the camera's images and the map on the GPU.
+"""``detector(frame) -> Result`` with everything between the camera's images and the masks on the GPU.
 
-The same four stages as :class:`edge_ad.runtime.detector.Detector`, of which it is one: ``prepare`` finds the parts on
-the host (plane, clusters, windows), ``encode`` queues all device work of a frame and returns at once, ``score`` waits
-for the maps, ``finish`` is the same code. Run on threads (``runtime.pipeline``), the stages of consecutive frames
-overlap.
+The same four stages as :class:`edge_ad.runtime.detector.Detector`, of which it is one: ``prepare`` makes the cloud on
+the device and finds the parts, ``encode`` queues all further work of a frame and returns at once, ``score`` waits for
+it, ``finish`` decides. Run on threads (``runtime.pipeline``), the stages of consecutive frames overlap.
 """
 
 from __future__ import annotations
@@ -11,50 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from edge_ad.bundle import Bundle
 from edge_ad.errors import EdgeAdError, InvalidFrame
-from edge_ad.frame import F32, U8, Bool, Sample, SampleTransform
+from edge_ad.frame import Result, Sample
 from edge_ad.runtime.detector import AUTO, Detector
+from edge_ad.runtime.device.answer import FrameTicket, Ticket
 from edge_ad.runtime.device.api import Driver
+from edge_ad.runtime.device.cutting import DevicePreprocessor, DeviceSample, valid_pixels
 from edge_ad.runtime.device.networks import Network, open_networks
-from edge_ad.runtime.device.options import Cut, DeviceOptions
-from edge_ad.runtime.device.pipeline import DevicePipeline, Ticket
-from edge_ad.runtime.maps import image_score
-from edge_ad.runtime.point_input import _measured
-from edge_ad.runtime.preprocess import Preprocessor, mask_to_sample
+from edge_ad.runtime.device.options import DeviceOptions, DeviceScore
+from edge_ad.runtime.device.pipeline import DevicePipeline
+from edge_ad.runtime.finish import CameraView, PartFinding, compose
 from edge_ad.runtime.stages import Prepared, Scored, ScoredFrame, Stopwatch
 
 DEVICE_BACKENDS = ("tensorrt", "tensorrt-rtx")
-
-
-@dataclass(frozen=True)
-class DeviceSample(Sample):
-    """A sample whose colour and cloud are cut on the device; on the host they are empty."""
-
-    cut: Cut | None = None
-
-
-_NO_IMAGE = np.empty((3, 0, 0), np.float32)
-_NO_CLOUD = np.empty((0, 0, 3), np.float32)
-
-
-class DevicePreprocessor(Preprocessor):
-    """Finds the parts as ever, and leaves the cutting to the device."""
-
-    def _cut(
-        self, colour: U8, xyz: F32, foreground: Bool, lost: Bool, t: SampleTransform, notes: tuple[str, ...]
-    ) -> Sample:
-        return DeviceSample(
-            rgb=_NO_IMAGE,
-            xyz=_NO_CLOUD,
-            valid=mask_to_sample(foreground, t),
-            lost=mask_to_sample(lost, t),
-            transform=t,
-            notes=notes,
-            cut=Cut(colour, xyz, foreground, t),
-        )
 
 
 @dataclass(frozen=True)
@@ -67,10 +36,19 @@ class DevicePart:
 
 @dataclass(frozen=True)
 class DeviceFrame:
-    """A frame whose parts are on their way."""
+    """A frame whose parts are on their way; ``ticket`` : of what they add up to, None without a part."""
 
     prepared: Prepared
     parts: tuple[DevicePart, ...]
+    ticket: FrameTicket | None = None
+
+
+@dataclass(frozen=True)
+class DeviceScored(ScoredFrame):
+    """A scored frame with what the device found on it."""
+
+    findings: tuple[PartFinding, ...] = ()
+    view: CameraView | None = None
 
 
 class DeviceDetector(Detector):
@@ -102,12 +80,6 @@ class DeviceDetector(Detector):
     ) -> None:
         if backend not in DEVICE_BACKENDS:
             raise EdgeAdError(f"backend '{backend}' on the device", f"one of {', '.join(DEVICE_BACKENDS)}")
-        if bundle.stride > 1:
-            raise EdgeAdError(
-                f"score stride {bundle.stride} on the device",
-                "1: the device scores every pixel",
-                "run without --on-device, or without --score-stride",
-            )
         if options is None:
             fused = bundle.preset.mappers.kind == "gacm"
             options = DeviceOptions("fused" if fused else "plan", half=precision != "fp32")
@@ -121,9 +93,10 @@ class DeviceDetector(Detector):
                 networks, images = open_networks(bundle, backend, precision, driver)
             self._networks = networks
             super().__init__(bundle, backend, precision, None, class_name, need_threshold)
-            self.device = DevicePipeline(bundle, driver, networks, images, options)
-        g, rgb = self.preset.geometry, self.preset.rgb
-        self.preprocess = DevicePreprocessor(g, rgb.mean, rgb.std, self.preprocess.scenes)
+            limits = [self.limits[c] for c in self.classes]
+            self.device = DevicePipeline(bundle, driver, networks, images, limits, options)
+        host = self.preprocess
+        self.preprocess = DevicePreprocessor(host.geometry, host.mean, host.std, host.scenes, front=self.device.front)
 
     def _load_sessions(self, backend: str, precision: str, threads: int | None) -> dict[str, Network]:  # type: ignore[override]
         return dict(self._networks)
@@ -134,21 +107,7 @@ class DeviceDetector(Detector):
         return False
 
     def prepare_part(self, sample: Sample, watch: Stopwatch) -> Sample:  # type: ignore[override]
-        """Check on the host what can be checked there; the point operations follow on the device.
-
-        Raises
-        ------
-        InvalidFrame
-            Fewer valid pixels than the preset's ``limits.min_valid``, than one group holds, or than centres to
-            interpolate between.
-        """
-        count = int(sample.valid.sum())
-        if count < self.preset.limits.min_valid:
-            raise InvalidFrame(f"only {count} valid pixels", f"at least {self.preset.limits.min_valid}")
-        p = self.preset.points
-        for points in (_measured(sample), int(sample.valid[:: p.stride, :: p.stride].sum())):
-            if points < p.group_size:
-                raise InvalidFrame(f"only {points} valid points", f"at least {p.group_size}, the size of one group")
+        """The sample itself: its point operations follow on the device, which also says what cannot be scored."""
         return sample
 
     def encode(self, prepared: Prepared) -> DeviceFrame:  # type: ignore[override]
@@ -157,7 +116,9 @@ class DeviceDetector(Detector):
         with self.driver.current():
             for sample in prepared.parts:
                 parts.append(self.encode_part(sample, prepared.watch, prepared.class_name))  # type: ignore[arg-type]
-        return DeviceFrame(prepared, tuple(parts))
+            cut = parts[0].sample.cut if parts and isinstance(parts[0].sample, DeviceSample) else None
+            ticket = None if cut is None else self.device.finish(cut.frame)
+        return DeviceFrame(prepared, tuple(parts), ticket)
 
     def encode_part(self, part: Sample, watch: Stopwatch, class_name: str = AUTO) -> DevicePart:  # type: ignore[override]
         """Queue one part; inside ``driver.current()``."""
@@ -174,27 +135,49 @@ class DeviceDetector(Detector):
         cut = part.cut if isinstance(part, DeviceSample) else None
         index = None if class_name == AUTO else self.classes.index(class_name)
         with watch.stage("queue"):
-            return DevicePart(part, self.device.submit(cut or part, int(part.valid.sum()), index))
+            # Kernels take the number from the device; the score plan's runs are the host's.
+            count = valid_pixels(part) if self.device.options.score == "plan" else None
+            return DevicePart(part, self.device.submit(cut or part, count, index))
 
     def score(self, encoded: DeviceFrame) -> ScoredFrame:  # type: ignore[override]
         """Wait for a frame's maps."""
         prepared = encoded.prepared
-        parts, reasons = [], []
+        findings: list[PartFinding] = []
+        reasons = []
         for part in encoded.parts:
             try:
-                parts.append((part.sample, self.score_part(part, prepared.class_name, prepared.watch)))
+                findings.append(self._answer(part, prepared.watch))
             except InvalidFrame as e:
                 reasons.append(str(e))
-        return ScoredFrame(replace(prepared, reasons=prepared.reasons + tuple(reasons)), tuple(parts))
+        view = None
+        if encoded.ticket is not None:
+            try:
+                with prepared.watch.stage("wait"):
+                    view = encoded.ticket.result()
+            except InvalidFrame as e:  # of the frame as a whole: what its parts say is no news
+                return ScoredFrame(replace(prepared, cut=None, reasons=(str(e),)), ())
+        prepared = replace(prepared, reasons=prepared.reasons + tuple(reasons))
+        return DeviceScored(prepared, tuple((f.sample, f.scored) for f in findings), tuple(findings), view)
 
     def score_part(self, encoded: DevicePart, class_name: str, watch: Stopwatch) -> Scored:  # type: ignore[override]
         """Wait for one part's map. The device's own times come as stages ``device ...``."""
+        return self._answer(encoded, watch).scored
+
+    def _answer(self, part: DevicePart, watch: Stopwatch) -> PartFinding:
         with watch.stage("wait"):
-            found = encoded.ticket.result()
+            found: DeviceScore = part.ticket.result()
         for name, value in found.times_ms.items():
             watch.times_ms[name] = watch.times_ms.get(name, 0.0) + value
-        score = image_score(found.map, self.preset.fusion)
-        return Scored(self.classes[found.class_index], found.map, score, found.distances, found.anchor_distance)
+        name = self.classes[found.class_index]
+        scored = Scored(name, found.map, found.score, found.distances, found.anchor_distance)
+        sample = replace(part.sample, valid=found.valid, lost=found.lost)
+        return PartFinding(sample, scored, found.mask, found.anomalous, found.lost_share)
+
+    def judge(self, scored: ScoredFrame) -> Result:
+        """As :meth:`edge_ad.runtime.detector.Detector.judge`, from what the device found."""
+        if not isinstance(scored, DeviceScored) or scored.view is None:
+            return super().judge(scored)
+        return compose(scored.prepared, scored.findings, scored.view, self.limits, self.preset)
 
     def score_sample(self, sample: Sample, class_name: str = AUTO, watch: Stopwatch | None = None) -> Scored:
         """As :meth:`edge_ad.runtime.detector.Detector.score_sample`."""

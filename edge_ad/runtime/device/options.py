@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from edge_ad.errors import EdgeAdError
 from edge_ad.frame import F32, U8, Bool, SampleTransform
+from edge_ad.runtime.device.frame import Lease
 
 STAGES = (
     ("device points", "points begin", "points end"),
@@ -42,20 +43,32 @@ class DeviceOptions:
 
 @dataclass(frozen=True)
 class Cut:
-    """A part that the device cuts from the camera's images. foreground : (H, W) bool."""
+    """A part that the device cuts from the camera's images.
 
-    colour: U8
-    xyz: F32
-    foreground: Bool
+    frame : whose it is. flags : (H, W) uint8, 1 foreground, 2 lost depth, as the host found them; None: the device's.
+    """
+
+    frame: Lease
+    flags: U8 | None
     transform: SampleTransform
 
 
 @dataclass(frozen=True)
 class DeviceScore:
-    """What comes back: smoothed map (S, S), class number, mean distance to its anchor (NaN without text)."""
+    """What comes back of a part.
+
+    map : smoothed (S, S) float32. mask, valid, lost : (S, S) bool. anchor_distance : mean distance to the class's
+    anchor (NaN without text). anomalous : score above its limit.
+    """
 
     map: F32
+    mask: Bool
+    valid: Bool
+    lost: Bool
     class_index: int
+    score: float
     anchor_distance: float
+    anomalous: bool
+    lost_share: float
     distances: dict[str, F32] = field(default_factory=dict)
     times_ms: dict[str, float] = field(default_factory=dict)

@@ -6,7 +6,7 @@ import numpy as np
 
 from edge_ad.presets import Points
 from edge_ad.runtime.device.api import Memory, Stream
-from edge_ad.runtime.device.buffers import Arena
+from edge_ad.runtime.device.buffers import Arena, View
 from edge_ad.runtime.device.kernels import KernelSet
 from edge_ad.runtime.device.sizes import Sizes
 from edge_ad.runtime.device.slot import Slot
@@ -33,8 +33,9 @@ class PointBranch:
         self._how = _HOW[preset.normalize]
         s, p = sizes, sizes.pixels
         self._blocks = compact_launch(s.size)
-        self._counts, self._measured = arena.device((self._blocks.grid[0],), np.int32), arena.device((1,), np.int32)
-        self._rank = arena.device((p,), np.int32)
+        self._counts = arena.device((self._blocks.grid[0],), np.int32)
+        self.rank = arena.device((p,), np.int32)
+        self._drawn_rank = arena.device((p,), np.int32) if s.stride > 1 else self.rank
         self._drawn_count = arena.device((1,), np.int32)
         self._drawn = arena.device((p, 3)) if s.stride > 1 else None
         self._every = _ordered(arena, s.every)
@@ -53,33 +54,47 @@ class PointBranch:
     def enqueue(self, slot: Slot, stream: Stream) -> None:
         """Compact, normalise, draw, sample, group, interpolate."""
         s, run = self._s, self._kernels.run
-        run("compact_count", self._blocks, stream, slot.valid, s.size, 1, 0, self._counts, self._measured)
-        run("compact_scatter", self._blocks, stream, slot.valid, slot.cloud, s.size, 1, self._counts, slot.points,
-            slot.pixels, self._rank, slot.count)  # fmt: skip
-        run("cloud_frame", FPS, stream, slot.points, slot.count, self._how, self._factor, slot.cloud_frame)
+        points, frame = slot.points, slot.report.cloud_frame
+        count: Memory | View = slot.report.count
+        self.compact(slot.valid, 1, slot.cloud, points, slot.every.pixels, self.rank, count, stream)
+        run("cloud_frame", FPS, stream, points, count, self._how, self._factor, frame)
         move = per_thread(min(3 * s.pixels, 1 << 16))
-        run("cloud_apply", move, stream, slot.points, slot.count, slot.cloud_frame)
-        drawn, count = slot.points, slot.count
-        every = self._order(slot.points, s.every, 1, self._every, stream)
-        ordered = every
+        run("cloud_apply", move, stream, points, count, frame)
+        every = self._order(points, self.rank, s.every, 1, self._every, stream)
+        drawn, ordered = points, every
         if self._drawn is not None:
-            drawn, count = self._drawn, self._drawn_count  # type: ignore[assignment]
-            run("compact_count", self._blocks, stream, slot.valid, s.size, s.stride, 0, self._counts, self._measured)
-            run("compact_scatter", self._blocks, stream, slot.valid, slot.cloud, s.size, s.stride, self._counts, drawn,
-                None, self._rank, count)  # fmt: skip
-            run("cloud_apply", move, stream, drawn, count, slot.cloud_frame)
-            ordered = self._order(drawn, s.drawn, s.stride, self._some, stream)
+            drawn, count = self._drawn, self._drawn_count
+            self.compact(slot.valid, s.stride, slot.cloud, drawn, None, self._drawn_rank, count, stream)
+            run("cloud_apply", move, stream, drawn, count, frame)
+            ordered = self._order(drawn, self._drawn_rank, s.drawn, s.stride, self._some, stream)
         slots, nearest, boxes = ordered
         run("farthest_points", FPS, stream, slots, nearest, boxes, s.drawn.count, s.drawn.room, drawn, count, s.groups,
             self._chosen, self.centers)  # fmt: skip
         run("nearest_points", knn_launch(s.groups, s.group_size), stream, slots, boxes, s.drawn.count, s.drawn.room,
             drawn, self.centers, s.groups, s.group_size, None, self.groups)  # fmt: skip
         run("three_nearest_tiles", s.every.launch(), stream, every[0], every[2], s.every.count, s.every.room,
-            self.centers, s.groups, EPSILON, slot.near, slot.weight)  # fmt: skip
+            self.centers, s.groups, EPSILON, slot.every.near, slot.every.weight)  # fmt: skip
 
-    def _order(self, points: Memory, b: Buckets, stride: int, into: Ordered, stream: Stream) -> Ordered:
-        """Points whose pixels' ranks were written last, into tiles."""
-        self._kernels.run("order_tiles", b.launch(), stream, points, self._rank, self._s.size, stride, b.tile, b.across,
+    def compact(
+        self,
+        valid: Memory,
+        stride: int,
+        cloud: Memory,
+        points: Memory | None,
+        pixels: Memory | None,
+        rank: Memory,
+        count: Memory | View,
+        stream: Stream,
+    ) -> None:
+        """Some of the sample's pixels, on the lattice of every stride-th, to dense lists (compact.cu)."""
+        s, run = self._s, self._kernels.run
+        run("compact_count", self._blocks, stream, valid, s.size, stride, self._counts)
+        run("compact_scatter", self._blocks, stream, valid, cloud, s.size, stride, self._counts, points, pixels, rank,
+            count)  # fmt: skip
+
+    def _order(self, points: Memory, rank: Memory, b: Buckets, stride: int, into: Ordered, stream: Stream) -> Ordered:
+        """Points into tiles, by the ranks of their pixels."""
+        self._kernels.run("order_tiles", b.launch(), stream, points, rank, self._s.size, stride, b.tile, b.across,
                           *into)  # fmt: skip
         return into
 

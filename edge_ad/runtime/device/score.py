@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from edge_ad.runtime.device.api import Memory, Stream
+from edge_ad.runtime.device.api import Driver, Memory, Stream
 from edge_ad.runtime.device.buffers import Arena, View
 from edge_ad.runtime.device.kernels import KernelSet, warps
 from edge_ad.runtime.device.networks import Network, run
@@ -31,8 +31,14 @@ class Score(Protocol):
 
     recordable: bool
 
-    def enqueue(self, slot: Slot, stream: Stream, auto: bool, count: int) -> None:
-        """Write ``slot.distances``; with ``auto`` also the class and ``slot.means``. count : valid pixels."""
+    def choose(self, slot: Slot, stream: Stream) -> None:
+        """Write the class with the nearest anchor, and ``slot.means``; the tables' text columns must be there."""
+
+    def enqueue(self, slot: Slot, stream: Stream, auto: bool, count: int | None) -> None:
+        """Write the distances of ``slot.scored``, and ``slot.means`` where they are asked for and ``auto`` did not.
+
+        count : how many pixels are scored, where the host knows.
+        """
 
 
 class Taps:
@@ -52,8 +58,10 @@ class Taps:
 
     def draw(self, kernels: KernelSet, slot: Slot, stream: Stream) -> None:
         """Choose the pixels on which classes are compared."""
-        kernels.run("score_subset", per_thread(AUTO_PIXELS), stream, slot.pixels, slot.near, slot.weight, slot.count,
-                    AUTO_PIXELS, self.some_pixels, self.some_near, self.some_weight, self.some_count)  # fmt: skip
+        every = slot.every
+        kernels.run("score_subset", per_thread(AUTO_PIXELS), stream, every.pixels, every.near, every.weight,
+                    every.count, AUTO_PIXELS, self.some_pixels, self.some_near, self.some_weight,
+                    self.some_count)  # fmt: skip
 
 
 class _Layer:
@@ -77,7 +85,8 @@ class FusedScore:
     """GACM by one kernel; the MLPs by operand, product (our own, on the tensor cores in FP16) and distance kernels.
 
     half : tables, operands and weights in FP16 storage; sums, LayerNorm and distances stay float32. whole_text : text
-        terms of every pixel (beta > 0); else on the pixels of ``auto`` alone, for the distance to the anchor.
+        terms of every pixel (beta > 0); else on the pixels of ``auto``, for the distance to the anchor. by_class :
+        the tables change with the class.
     """
 
     recordable = True
@@ -91,9 +100,11 @@ class FusedScore:
         taps: Taps,
         half: bool,
         whole_text: bool,
+        by_class: bool,
         stream: Stream,
     ) -> None:
         w = self._w = weights
+        self._by_class = by_class
         self._kernels, self._s, self._half, self._kind = kernels, sizes, half, "f16" if half else "f32"
         self._taps = taps
         self._gamma, self._beta = arena.constant(w.gamma, stream), arena.constant(w.beta, stream)
@@ -107,35 +118,52 @@ class FusedScore:
         self._operand = arena.device((rows, max(x.stride for x in layers)), np.uint16 if half else np.float32)
         self._mapped = arena.device((rows, max(x.rank for x in layers)))
 
-    def enqueue(self, slot: Slot, stream: Stream, auto: bool, count: int) -> None:
+    def choose(self, slot: Slot, stream: Stream) -> None:
+        """See :class:`Score`."""
+        self._pack(slot, stream)
+        self._compare(slot, stream)
+        self._kernels.run("score_choose_class", Launch((1, 1), 1), stream, slot.means, self._s.classes,
+                          slot.report.class_index, slot.plan_index)  # fmt: skip
+
+    def _pack(self, slot: Slot, stream: Stream) -> None:
+        """The tables into FP16 storage, where they are read from there."""
+        if slot.rgb_half is None or slot.point_half is None:
+            return
+        for table, packed in ((slot.rgb_table, slot.rgb_half), (slot.point_table, slot.point_half)):
+            many = table.nbytes // 4
+            self._kernels.run("score_pack", per_thread(min(many, 1 << 18)), stream, table, np.int64(many), packed,
+                              slot.report.overflow)  # fmt: skip
+
+    @staticmethod
+    def _tables(slot: Slot) -> tuple[Memory, Memory]:
+        return slot.rgb_half or slot.rgb_table, slot.point_half or slot.point_table
+
+    def enqueue(self, slot: Slot, stream: Stream, auto: bool, count: int | None) -> None:
         """See :class:`Score`. The number of pixels is taken from the device."""
-        rgb, points = slot.rgb_table, slot.point_table
-        if slot.rgb_half is not None and slot.point_half is not None:
-            for table, packed in ((rgb, slot.rgb_half), (points, slot.point_half)):
-                many = table.nbytes // 4
-                self._kernels.run("score_pack", per_thread(min(many, 1 << 18)), stream, table, np.int64(many), packed,
-                                  slot.overflow)  # fmt: skip
-            rgb, points = slot.rgb_half, slot.point_half
-        if self._text and (auto or not self._whole_text):
-            self._compare(slot, rgb, points, stream, auto)
+        some = slot.scored
+        if self._by_class or not auto:  # else the tables are those that the class was chosen by
+            self._pack(slot, stream)
+        rgb, points = self._tables(slot)
+        if self._text and not auto and not self._whole_text:
+            self._compare(slot, stream)
         self._gacm(slot, rgb, points, stream)
         for first in range(0, self._s.pixels, self._chunk):
-            here = slot.count, first, min(self._chunk, self._s.pixels - first)
+            here = some.count, first, min(self._chunk, self._s.pixels - first)
             self._mlp(self._to_rgb, points, self._near(slot), here, slot, stream)
             shared = 4 * self._w.dim_rgb * 4
-            self._kernels.run(f"score_distance_rgb_{self._kind}", Launch(warps(here[2]), 128, shared), stream, rgb,
-                              self._s.rgb_width, self._w.dim_rgb, *self._taps.colour(slot.pixels), *here, self._mapped,
-                              self._to_rgb.rank, self._to_rgb.rank, slot.distances["rgb"])  # fmt: skip
+            self._kernels.run("score_distance_rgb", Launch(warps(here[2]), 128, shared), stream, rgb, int(self._half),
+                              self._s.rgb_width, self._w.dim_rgb, *self._taps.colour(some.pixels), *here, self._mapped,
+                              self._to_rgb.rank, self._to_rgb.rank, some.distances["rgb"])  # fmt: skip
             if not self._whole_text:
                 continue
             for name, layer, table, taps in self._text_terms(slot, rgb, points):
                 self._mlp(layer, table, taps, here, slot, stream)
                 self._kernels.run("score_distance_anchor", Launch(warps(here[2]), 128), stream, layer.anchors,
-                                  layer.rest, slot.class_index, layer.rank, self._mapped, layer.rank, *here,
-                                  slot.distances[name])  # fmt: skip
+                                  layer.rest, slot.report.class_index, layer.rank, self._mapped, layer.rank, *here,
+                                  some.distances[name])  # fmt: skip
 
     def _near(self, slot: Slot) -> tuple[str, tuple[Memory, ...]]:
-        return "points", (slot.near, slot.weight)
+        return "points", (slot.scored.near, slot.scored.weight)
 
     def _text_terms(
         self, slot: Slot, rgb: Memory, points: Memory
@@ -143,16 +171,16 @@ class FusedScore:
         if not self._text:
             return []
         return [
-            (TEXT[0], self._text[0], rgb, ("rgb", self._taps.colour(slot.pixels))),
+            (TEXT[0], self._text[0], rgb, ("rgb", self._taps.colour(slot.scored.pixels))),
             (TEXT[1], self._text[1], points, self._near(slot)),
         ]
 
     def _gacm(self, slot: Slot, rgb: Memory, points: Memory, stream: Stream) -> None:
-        w, s = self._w, self._s
+        w, s, some = self._w, self._s, slot.scored
         launch = Launch(warps(s.pixels), 128, 4 * 2 * w.dim_points * 4)
-        self._kernels.run(f"score_gacm_{self._kind}", launch, stream, rgb, s.rgb_width, points, s.point_width,
-                          *self._taps.colour(slot.pixels), slot.near, slot.weight, w.dim_rgb, w.dim_points, self._gamma,
-                          self._beta, w.epsilon, slot.count, 0, s.pixels, slot.distances["3d"])  # fmt: skip
+        self._kernels.run("score_gacm", launch, stream, rgb, s.rgb_width, points, s.point_width, int(self._half),
+                          *self._taps.colour(some.pixels), some.near, some.weight, w.dim_rgb, w.dim_points, self._gamma,
+                          self._beta, w.epsilon, some.count, 0, s.pixels, some.distances["3d"])  # fmt: skip
 
     def _mlp(
         self,
@@ -166,17 +194,18 @@ class FusedScore:
         """Operand and product of some rows: ``self._mapped``, (rows, rank)."""
         which, arguments = taps
         width = self._s.rgb_width if which == "rgb" else self._s.point_width
-        self._kernels.run(f"score_operand_{which}_{self._kind}", Launch(warps(rows[2]), 128), stream, table, width,
+        self._kernels.run(f"score_operand_{which}", Launch(warps(rows[2]), 128), stream, table, int(self._half), width,
                           layer.column, layer.hidden, 1, *arguments, *rows, self._operand, layer.stride,
-                          slot.overflow)  # fmt: skip
+                          slot.report.overflow)  # fmt: skip
         grid = (-(-layer.rank // 64), -(-rows[2] // 64))
         self._kernels.run(f"score_product_{self._kind}", Launch(grid, 128 if self._half else 256), stream,
                           self._operand, layer.stride, layer.weight, layer.stride, layer.bias, self._mapped, layer.rank,
                           *rows, layer.rank, layer.stride, 1)  # fmt: skip
 
-    def _compare(self, slot: Slot, rgb: Memory, points: Memory, stream: Stream, auto: bool) -> None:
-        """Mean distance of some pixels to every anchor; with ``auto`` the nearest becomes the class."""
+    def _compare(self, slot: Slot, stream: Stream) -> None:
+        """Mean distance of some pixels to every anchor."""
         t = self._taps
+        rgb, points = self._tables(slot)
         t.draw(self._kernels, slot, stream)
         rows = t.some_count, 0, AUTO_PIXELS
         terms = ((self._text[0], rgb, ("rgb", t.colour(t.some_pixels))),
@@ -185,9 +214,6 @@ class FusedScore:
             self._mlp(layer, table, taps, rows, slot, stream)
             self._kernels.run("score_class_means", Launch((self._s.classes, 1), 256), stream, layer.anchors, layer.rest,
                               layer.rank, self._mapped, layer.rank, t.some_count, k, slot.means)  # fmt: skip
-        if auto:
-            self._kernels.run("score_choose_class", Launch((1, 1), 1), stream, slot.means, self._s.classes,
-                              slot.class_index, slot.plan_index)  # fmt: skip
 
 
 class PlanScore:
@@ -198,6 +224,7 @@ class PlanScore:
     def __init__(
         self,
         network: Network,
+        driver: Driver,
         kernels: KernelSet,
         arena: Arena,
         sizes: Sizes,
@@ -205,7 +232,8 @@ class PlanScore:
         stream: Stream,
         whole_text: bool,
     ) -> None:
-        self._network, self._kernels, self._s, self._whole_text = network, kernels, sizes, whole_text
+        self._network, self._driver, self._kernels, self._s = network, driver, kernels, sizes
+        self._whole_text = whole_text
         self._taps = taps
         self.rows = min(PLAN_ROWS, sizes.pixels)
         self._rgb = arena.device((self.rows, sizes.rgb_width))
@@ -215,24 +243,35 @@ class PlanScore:
         self._classes = arena.constant(np.repeat(np.arange(sizes.classes, dtype=np.int64), ALIGNED // 8), stream)
         self._some = {name: arena.device((self.rows,)) for name in self._names}
 
-    def enqueue(self, slot: Slot, stream: Stream, auto: bool, count: int) -> None:
+    def choose(self, slot: Slot, stream: Stream) -> None:
         """See :class:`Score`."""
+        self._compare(slot, stream)
+        self._kernels.run("score_choose_class", Launch((1, 1), 1), stream, slot.means, self._s.classes,
+                          slot.report.class_index, slot.plan_index)  # fmt: skip
+
+    def _compare(self, slot: Slot, stream: Stream) -> None:
+        """Mean distance of some pixels to every anchor."""
         t = self._taps
-        has_text = TEXT[0] in self._names
-        if has_text and (auto or not self._whole_text):
-            t.draw(self._kernels, slot, stream)
-            rows = min(self.rows, AUTO_PIXELS)
-            self._interpolate(slot, t.some_pixels, t.some_near, t.some_weight, t.some_count, 0, rows, stream)
-            for c in range(self._s.classes):
-                self._run(View(self._classes, ALIGNED * c, 8), {n: (d, 0) for n, d in self._some.items()}, rows, stream)
-                self._kernels.run("score_anchor_mean", Launch((1, 1), 256), stream, self._some[TEXT[0]],
-                                  self._some[TEXT[1]], t.some_count, View(slot.means, 8 * c, 8))  # fmt: skip
-            if auto:
-                self._kernels.run("score_choose_class", Launch((1, 1), 1), stream, slot.means, self._s.classes,
-                                  slot.class_index, slot.plan_index)  # fmt: skip
+        t.draw(self._kernels, slot, stream)
+        rows = min(self.rows, AUTO_PIXELS)
+        self._interpolate(slot, t.some_pixels, t.some_near, t.some_weight, t.some_count, 0, rows, stream)
+        for c in range(self._s.classes):
+            self._run(View(self._classes, ALIGNED * c, 8), {n: (d, 0) for n, d in self._some.items()}, rows, stream)
+            self._kernels.run("score_anchor_mean", Launch((1, 1), 256), stream, self._some[TEXT[0]],
+                              self._some[TEXT[1]], t.some_count, View(slot.means, 8 * c, 8))  # fmt: skip
+
+    def enqueue(self, slot: Slot, stream: Stream, auto: bool, count: int | None) -> None:
+        """See :class:`Score`. The number of runs is the host's: where it does not know the pixels it waits for them."""
+        if TEXT[0] in self._names and not auto and not self._whole_text:
+            self._compare(slot, stream)
+        some = slot.scored
+        if count is None:
+            slot.out_count.fetch(stream)
+            self._driver.synchronize(stream)
+            count = int(slot.out_count.read()[0])
         for first in range(0, count, self.rows):
-            self._interpolate(slot, slot.pixels, slot.near, slot.weight, slot.count, first, self.rows, stream)
-            self._run(slot.plan_index, {n: (slot.distances[n], 4 * first) for n in self._names}, self.rows, stream)
+            self._interpolate(slot, some.pixels, some.near, some.weight, some.count, first, self.rows, stream)
+            self._run(slot.plan_index, {n: (some.distances[n], 4 * first) for n in self._names}, self.rows, stream)
 
     def _interpolate(
         self,
@@ -249,8 +288,8 @@ class PlanScore:
             ("rgb", slot.rgb_table, self._s.rgb_width, self._taps.colour(pixels), self._rgb),
             ("points", slot.point_table, self._s.point_width, (near, weight), self._points),
         ):
-            self._kernels.run(f"score_operand_{which}_f32", Launch(warps(rows), 128), stream, table, width, 0, width, 0,
-                              *taps, total, first, rows, out, width, slot.overflow)  # fmt: skip
+            self._kernels.run(f"score_operand_{which}", Launch(warps(rows), 128), stream, table, 0, width, 0, width, 0,
+                              *taps, total, first, rows, out, width, slot.report.overflow)  # fmt: skip
 
     def _run(self, index: Memory | View, outputs: dict[str, tuple[Memory, int]], rows: int, stream: Stream) -> None:
         inputs: dict[str, tuple[tuple[int, ...], Memory | View]] = {

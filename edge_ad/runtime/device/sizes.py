@@ -12,7 +12,8 @@ from edge_ad.runtime.kernels.launch import Buckets, consecutive_buckets, tile_bu
 class Sizes:
     """All that buffers and launches are made from; fixed for a bundle.
 
-    size : side of the sample grid; pixels : size squared. stride : of the lattice that groups are drawn from.
+    size : side of the sample grid; pixels : size squared. stride : of the lattice that groups are drawn from;
+    score_stride : of the one whose pixels are scored.
     rgb_tokens, dim_rgb; groups, group_size, dim_points : of the networks. rgb_width, point_width : of the tables.
     levels : whether the tokens graph gives expected distances. drawn, near, every : buckets of the drawn points, of the
     centres and of all points.
@@ -20,6 +21,7 @@ class Sizes:
 
     size: int
     stride: int
+    score_stride: int
     grid: int
     dim_rgb: int
     groups: int
@@ -52,6 +54,7 @@ def sizes_of(bundle: Bundle) -> Sizes:
     return Sizes(
         size=p.geometry.size,
         stride=p.points.stride,
+        score_stride=bundle.stride,
         grid=p.rgb.grid,
         dim_rgb=int(bundle.graph("rgb").outputs[0].shape[1]),
         groups=p.points.groups,

@@ -9,29 +9,36 @@ __device__ __forceinline__ bool taken(const unsigned char* valid, int size, int 
 }
 
 // valid : (size, size) bytes. stride : only the lattice of every stride-th row and column. counts : one a block, written.
-// measured : 1, added to: camera pixels behind the valid ones of a window of `side` camera pixels (0: not counted).
 // Grid: ceil(size * size / 1024) blocks of 1024.
 extern "C" __global__ void __launch_bounds__(1024)
-compact_count(const unsigned char* __restrict__ valid, int size, int stride, int side, int* __restrict__ counts,
-              int* __restrict__ measured) {
+compact_count(const unsigned char* __restrict__ valid, int size, int stride, int* __restrict__ counts) {
+  const int total = __syncthreads_count(taken(valid, size, stride, blockIdx.x * blockDim.x + threadIdx.x));
+  if (threadIdx.x == 0) counts[blockIdx.x] = total;
+}
+
+// What a part is refused by, and its share of lost depth. counts : 5, added to: valid pixels, lost, either, camera pixels
+// behind the valid ones of a window of `side` camera pixels, valid pixels on the lattice of every stride-th. Grid as above.
+extern "C" __global__ void __launch_bounds__(1024)
+part_counts(const unsigned char* __restrict__ valid, const unsigned char* __restrict__ lost, int size, int side, int stride,
+            int* __restrict__ counts) {
   const int pixel = blockIdx.x * blockDim.x + threadIdx.x;
-  const bool mine = taken(valid, size, stride, pixel);
-  const int total = __syncthreads_count(mine);
-  bool first = false;
-  if (side > 0 && pixel < size * size && valid[pixel]) {
+  const bool here = taken(valid, size, 1, pixel), gone = pixel < size * size && lost[pixel];
+  bool first = here;
+  if (here && side < size) {
     // A small part repeats its camera pixels: count the first row and column of each repetition.
     const int row = pixel / size, column = pixel % size;
     first = (row == 0 || (2 * row + 1) * side / (2 * size) != (2 * row - 1) * side / (2 * size)) &&
             (column == 0 || (2 * column + 1) * side / (2 * size) != (2 * column - 1) * side / (2 * size));
   }
-  const int firsts = __syncthreads_count(first);
-  if (threadIdx.x == 0) {
-    counts[blockIdx.x] = total;
-    if (side > 0 && firsts) atomicAdd(measured, firsts);
-  }
+  const int valid_n = __syncthreads_count(here), lost_n = __syncthreads_count(gone),
+            either_n = __syncthreads_count(here || gone), measured_n = __syncthreads_count(first),
+            drawn_n = __syncthreads_count(taken(valid, size, stride, pixel));
+  if (threadIdx.x != 0 || either_n == 0) return;
+  atomicAdd(counts, valid_n), atomicAdd(counts + 1, lost_n), atomicAdd(counts + 2, either_n);
+  atomicAdd(counts + 3, measured_n), atomicAdd(counts + 4, drawn_n);
 }
 
-// xyz : (size, size, 3). points : (n, 3), written; pixels : (n,) their pixels, or null; rank : (size, size) index of a
+// xyz : (size, size, 3). points : (n, 3), written, or null; pixels : (n,) their pixels, or null; rank : (size, size) index of a
 // pixel's point, -1 without, or null; count : 1, written. Grid as above; counts by compact_count.
 extern "C" __global__ void __launch_bounds__(1024)
 compact_scatter(const unsigned char* __restrict__ valid, const float* __restrict__ xyz, int size, int stride,
@@ -64,6 +71,7 @@ compact_scatter(const unsigned char* __restrict__ valid, const float* __restrict
   if (rank) rank[pixel] = mine ? at : -1;
   if (!mine) return;
   if (pixels) pixels[at] = pixel;
+  if (!points) return;
   for (int c = 0; c < 3; ++c) points[3 * at + c] = xyz[3 * pixel + c];
 }
 

@@ -13,53 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_ad.frame import F32, I64
+from edge_ad.runtime.kernels.floor import Cost
 from edge_ad.runtime.kernels.launch import Buckets, Smoothing, bicubic_table, preprocess_launch
 from edge_ad.runtime.kernels.reference import I32, order_points
 from edge_ad.runtime.pointops import farthest_point_sample, k_nearest, squared_distance
 
 DISTANCE, BOX = 8, 20
 """Operations of a squared distance, and of the test of a box (9 subtractions and maxima more, and a comparison)."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """One GPU: streaming multiprocessors, clock in GHz, memory in GB/s. 128 float32 lanes a multiprocessor; 64 bytes a
-    clock between one multiprocessor and the second-level cache."""
-
-    name: str
-    multiprocessors: int
-    clock_ghz: float
-    memory_gbs: float
-
-
-DEVICES = (
-    Device("AGX Orin 64", 16, 1.3, 204.8),
-    Device("Orin Nano Super", 8, 1.02, 102.0),
-    Device("H100 SXM", 132, 1.83, 3350.0),
-)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one launch must move and compute. ``blocks``: 1 for a kernel that one multiprocessor runs alone, else 0."""
-
-    kernel: str
-    bytes: int
-    operations: int
-    float64: int = 0
-    blocks: int = 0
-
-    def floor_ms(self, device: Device) -> float:
-        """The least time on a device: its memory or its lanes, whichever is slower. Latencies come on top."""
-        many = self.blocks or device.multiprocessors
-        lanes = 128e9 * device.clock_ghz * many
-        # Orin and other small GPUs have 2 float64 lanes a multiprocessor, H100 has 64.
-        wide = (64e9 if device.memory_gbs > 1000 else 2e9) * device.clock_ghz * many
-        if self.blocks:
-            memory = self.bytes / (64e9 * device.clock_ghz * self.blocks)
-        else:
-            memory = self.bytes / (device.memory_gbs * 1e9)
-        return 1e3 * max(memory, self.operations / lanes, self.float64 / wide)
 
 
 @dataclass(frozen=True)
@@ -125,7 +85,11 @@ def interpolation_work(points: F32, centers: F32, buckets: Buckets, rank: I32 | 
 
 @dataclass(frozen=True)
 class Problem:
-    """Sizes of one frame: camera (height, width), window side, sample size, valid points n, groups of k."""
+    """Sizes of one frame: camera (height, width), window side, sample size, valid points n, groups of k.
+
+    pool : tokens a mean is taken of, of dim numbers. rim, spread : of the smoothing. stride : of scoring. ring : points
+    that a plane is fitted to, 0: its plane is known. cloud : the camera gives points. registered : depth of its own.
+    """
 
     height: int
     width: int
@@ -134,12 +98,24 @@ class Problem:
     n: int
     groups: int
     k: int
+    pool: int = 1
+    dim: int = 384
+    rim: int = 0
+    spread: int = 0
+    stride: int = 1
+    ring: int = 0
+    cloud: bool = False
+    registered: bool = True
 
 
 def costs(
     p: Problem, buckets: Buckets, sampling: Work, grouping: Work, interpolation: Work, filters: Smoothing | None
 ) -> list[Cost]:
-    """Every launch of one frame with one part, in order. Of the two kernels for the three nearest one is launched."""
+    """Every kernel of one frame with one part, in the order of their first launches; scoring is ``score_cost``'s."""
+    return [*_front(p), *_points(p, buckets, sampling, grouping, interpolation), *_map(p, filters), *_frame(p)]
+
+
+def _front(p: Problem) -> list[Cost]:
     camera, pixels = p.height * p.width, p.size * p.size
     window = min(p.side, p.height) * min(p.side, p.width)
     bounds, taps = bicubic_table(p.side, p.size)
@@ -148,10 +124,26 @@ def costs(
     bottoms = np.minimum(tops + rows, p.size) - 1
     strips = int((bounds[bottoms].sum(axis=1) - bounds[tops, 0]).sum())
     weights = int(bounds[:, 1].sum())
-    out = [
-        Cost("register_depth_u16", camera * (2 + 24 + 4), camera * 42),
-        Cost("depth_u16_to_cloud", camera * (2 + 2 + 12 + 1), camera * 14),
+    checks = int(p.cloud) + int(p.ring > 0)
+    out = []
+    if p.registered and not p.cloud:
+        out.append(Cost("register_depth", camera * (2 + 24 + 4), camera * 42))
+    if not p.cloud:
+        out.append(Cost("depth_to_cloud", camera * (2 + 2 + 12 + 1), camera * 14))
+    if checks:
+        out.append(Cost("check_cloud", checks * camera * (12 + 2 + 1), checks * camera * 12))
+    if p.ring:
+        out.append(Cost("gather_points", p.ring * (4 + 24), p.ring))
+    return [
+        *out,
         Cost("preprocess", window * 3 + pixels * (13 + 26), 6 * (strips * weights + p.size * weights) + 9 * pixels),
+        Cost("part_counts", pixels * 2, pixels * 6),
+    ]
+
+
+def _points(p: Problem, buckets: Buckets, sampling: Work, grouping: Work, interpolation: Work) -> list[Cost]:
+    pixels = p.size * p.size
+    out = [
         Cost("compact_count", pixels, pixels),
         Cost("compact_scatter", pixels * 5 + p.n * (12 + 16), pixels * 2),
         Cost("cloud_frame", p.n * 24, p.n * 30, 100, blocks=1),
@@ -168,28 +160,62 @@ def costs(
             buckets.slots * 16 + buckets.count * 32 + p.groups * p.k * 16,
             grouping.boxes * BOX + grouping.slots * (DISTANCE + 2),
         ),
-        Cost("three_nearest", p.n * 36 + p.groups * 12, p.n * p.groups * (DISTANCE + 1)),
         Cost(
             "three_nearest_tiles",
             buckets.slots * 16 + buckets.count * 32 + p.n * 24 + p.groups * 12,
             interpolation.boxes * BOX + interpolation.slots * (DISTANCE + 1),
         ),
+        Cost("order_points", p.groups * (12 + 20 + 1), p.groups * 6),
+        Cost("score_pool", p.groups * p.dim * 8, p.groups * p.dim * (p.pool + 1)),
     ]
+    if p.stride > 1:
+        some = -(-p.n // p.stride**2)
+        out += [
+            Cost("stride_mark", pixels * 2, pixels * 10),
+            Cost("stride_gather", some * (4 + 4 + 48), some),
+            Cost("stride_spread", 2 * (some * 8 + p.n * 12), 2 * p.n * 20),  # Psi_rgb and Psi_3d
+        ]
+    return out
+
+
+def _map(p: Problem, filters: Smoothing | None) -> list[Cost]:
+    pixels = p.size * p.size
+    out = []
+    if p.rim > 0:
+        out.append(Cost("rim_weight", pixels * 13, pixels * (2 * p.rim + 1) ** 2))
     if filters is not None:
+        twice = 1 + (p.rim > 0)  # the weights are smoothed as the map is
         across = 32 + 2 * filters.rim
         tiles, good, sums = (-(-p.size // 32)) ** 2, across, 0
         for r in filters.radius.tolist():
             wide = good - 2 * r
             sums += (wide * good + wide * wide) * (2 * r + 1)
             good = wide
-        out.append(Cost("smooth", pixels * 8, 2 * tiles * sums))
-    out += [
-        Cost("map_statistics", pixels * 4, pixels * 9, blocks=1),
-        Cost("threshold_map", pixels * 6, pixels * 2),
-        Cost("label_start", pixels * 29, pixels),
-        Cost("label_join", pixels * 8, pixels * 5),
-        Cost("label_measure", pixels * 12, pixels * 8),
-        Cost("label_collect", pixels * 6, pixels * 2),
-        Cost("to_camera", camera * 10 + pixels * 5, window * 24),
-    ]
+        if filters.fits:
+            out.append(Cost("smooth", twice * pixels * 8, twice * 2 * tiles * sums))
+        else:
+            taps = int((2 * filters.radius + 1).sum())
+            launches = 2 * len(filters.radius) * twice
+            out.append(Cost("score_filter", launches * pixels * 8, 2 * twice * 2 * taps * pixels, fused=True))
+    if p.spread > 0:
+        out.append(Cost("top_of_valid", pixels * 5, pixels * 2))
+        out.append(Cost("spread_map", pixels * 9, pixels * (2 * p.spread + 1) ** 2))
     return out
+
+
+def _frame(p: Problem) -> list[Cost]:
+    camera, pixels = p.height * p.width, p.size * p.size
+    window = min(p.side, p.height) * min(p.side, p.width)
+    every = pixels + 2 * camera  # the part's mask; the frame's mask and its lost depth
+    return [
+        Cost("map_statistics", pixels * 4, pixels * 9, blocks=1),
+        Cost("part_verdict", 100, 10, 3, blocks=1),
+        Cost("threshold_map", pixels * 6, pixels * 2),
+        Cost("label_start", every * 33, every),
+        Cost("label_join", every * 8, every * 5),
+        Cost("label_measure", every * 12, every * 9),
+        Cost("label_collect", every * 6, every * 2),
+        Cost("keep_above", pixels * 6, pixels),
+        Cost("to_camera", camera * 12 + pixels * 6, window * 26),
+        Cost("region_measures", window * 16, window * 30, window * 5),  # at most: the whole window is one area
+    ]

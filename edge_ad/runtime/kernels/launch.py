@@ -18,9 +18,14 @@ SHARED_LIMIT = 48 * 1024
 """Dynamic shared memory a block gets on every device without asking."""
 MAX_BUCKETS = 1024
 MAX_K = 128
-REGION_FIELDS = 7
-"""Integers a region: root pixel, area, x0, y0, x1, y1 (half open), bits of the float32 peak."""
-STAT_FIELDS = 6
+STAT_FIELDS = 7
+"""Integers a connected area: area, x0, y0, x1, y1 (half open), bits of the float32 peak, first 2 x 2 block."""
+REGION_FIELDS = 1 + STAT_FIELDS
+"""Integers a listed area: its root pixel, and those."""
+MEASURES = 12
+"""What ``region_measures`` writes for each (regions.cu)."""
+UNITS, FLOATS, REGISTERED = 0, 1, 2
+"""Kinds of depth (depth.cu): 16 bit units, float32; ``REGISTERED`` is added for what ``register_depth`` wrote."""
 PRECISION = 22
 
 
@@ -166,6 +171,15 @@ class Smoothing:
     taps: F32
     rim: int
 
+    @property
+    def fits(self) -> bool:
+        """Whether a tile with its rim fits shared memory."""
+        return self._shared <= SHARED_LIMIT
+
+    @property
+    def _shared(self) -> int:
+        return 2 * 4 * (32 + 2 * self.rim) ** 2
+
     def launch(self, size: int) -> Launch:
         """Of ``smooth``.
 
@@ -174,12 +188,11 @@ class Smoothing:
         EdgeAdError
             Filters so wide that a tile with its rim does not fit shared memory.
         """
-        shared = 2 * 4 * (32 + 2 * self.rim) ** 2
-        if shared > SHARED_LIMIT:
+        if not self.fits:
             raise EdgeAdError(
                 f"smoothing that reaches {self.rim} pixels", "at most 23 on the device", "set a smaller fusion.sigma"
             )
-        return Launch((-(-size // 32), -(-size // 32)), 512, shared)
+        return Launch((-(-size // 32), -(-size // 32)), 512, self._shared)
 
 
 def smoothing(fusion: Fusion) -> Smoothing | None:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.frame import F32, U8, Bool
+from edge_ad.runtime.frame_check import MAX_SPLAT
 from edge_ad.runtime.kernels.launch import Buckets
-from edge_ad.runtime.registration import MAX_SPLAT
 
-FOREGROUND, LOST = 1, 2
+FOREGROUND, LOST, HAS_DEPTH, USABLE = 1, 2, 4, 8
 I32 = NDArray[np.int32]
 
 
@@ -24,29 +24,26 @@ def pixel_flags(
     plane_distance: float = 0.0,
     max_depth: float = 0.0,
 ) -> U8:
-    """What a pixel of the camera's grid is (METHOD.md section 1): bit 1 foreground, bit 2 lost.
+    """What a pixel of the camera's grid is (METHOD.md section 1): a sum of bits, as depth.cu writes it.
 
     Parameters
     ----------
     xyz : (H, W, 3) float32 metres, 0 without depth. roi, expected : (H, W) bool or None.
     plane : (4,) float32 normal and offset: foreground lies more than ``plane_distance`` above it. max_depth : 0: none.
-
-    Notes
-    -----
-    The height is ``((nx x + ny y) + nz z) + offset``; ``Plane.height`` sums in the order of the linear-algebra library,
-    so that a pixel within 1e-6 m of the limit may differ from it.
     """
     z = xyz[..., 2]
     inside = np.ones(z.shape, bool) if roi is None else roi
-    above = (z > 0) & inside
+    usable = (z > 0) & inside
     if max_depth > 0:
-        above &= z <= np.float32(max_depth)
+        usable &= z <= np.float32(max_depth)
+    above = usable
     if plane is not None:
         n = plane.astype(np.float32)
         height = ((xyz[..., 0] * n[0] + xyz[..., 1] * n[1]) + z * n[2]) + n[3]
-        above &= height > np.float32(plane_distance)
+        above = usable & (height > np.float32(plane_distance))
     lost = np.zeros(z.shape, bool) if expected is None else expected & ~(z > 0) & inside
-    return (FOREGROUND * above + LOST * lost).astype(np.uint8)
+    flags = FOREGROUND * above + LOST * lost + HAS_DEPTH * (z > 0) + USABLE * usable
+    return np.asarray(flags, dtype=np.uint8)
 
 
 def order_points(points: F32, rank: I32 | None, buckets: Buckets, size: int = 0, stride: int = 1) -> tuple[I32, F32]:

@@ -73,6 +73,16 @@ __device__ __forceinline__ bool store(half_bits* p, long long i, float value) {
   return (bits & 0x7c00u) == 0x7c00u;
 }
 
+// Tables and operands come as bytes with `half`, whether they are stored in FP16 or in float32: one kernel for both.
+template <typename T>
+__device__ __forceinline__ const T* as(const unsigned char* p) {
+  return reinterpret_cast<const T*>(p);
+}
+template <typename T>
+__device__ __forceinline__ T* as(unsigned char* p) {
+  return reinterpret_cast<T*>(p);
+}
+
 __device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }

@@ -35,23 +35,17 @@ __device__ __forceinline__ void distance_to_feature(const T* __restrict__ table,
 // Psi_rgb: the interpolated colour feature (the table's first `dim` columns) against what the points' MLP makes of it, of
 // which only the first `rank` outputs are not zero (both sides are turned alike, see edge_ad.export.graphs.Turned).
 extern "C" __global__ void __launch_bounds__(128)
-score_distance_rgb_f32(const float* __restrict__ table, int width, int dim, const int* __restrict__ pixel,
-                       const int* __restrict__ low, const float* __restrict__ share, int size, int grid, const int* __restrict__ total,
-                       int first, int count, const float* __restrict__ mapped, int rank, int stride,
-                       float* __restrict__ distance) {
+score_distance_rgb(const unsigned char* __restrict__ table, int half, int width, int dim, const int* __restrict__ pixel,
+                   const int* __restrict__ low, const float* __restrict__ share, int size, int grid,
+                   const int* __restrict__ total, int first, int count, const float* __restrict__ mapped, int rank,
+                   int stride, float* __restrict__ distance) {
   DYNAMIC_SHARED(float, shared);
-  distance_to_feature(table, width, dim, pixel, low, share, size, grid, total, first, count, mapped, rank, stride,
-                      distance, shared);
-}
-
-extern "C" __global__ void __launch_bounds__(128)
-score_distance_rgb_f16(const half_bits* __restrict__ table, int width, int dim, const int* __restrict__ pixel,
-                       const int* __restrict__ low, const float* __restrict__ share, int size, int grid, const int* __restrict__ total,
-                       int first, int count, const float* __restrict__ mapped, int rank, int stride,
-                       float* __restrict__ distance) {
-  DYNAMIC_SHARED(float, shared);
-  distance_to_feature(table, width, dim, pixel, low, share, size, grid, total, first, count, mapped, rank, stride,
-                      distance, shared);
+  if (half)
+    distance_to_feature(as<half_bits>(table), width, dim, pixel, low, share, size, grid, total, first, count, mapped, rank,
+                        stride, distance, shared);
+  else
+    distance_to_feature(as<float>(table), width, dim, pixel, low, share, size, grid, total, first, count, mapped, rank,
+                        stride, distance, shared);
 }
 
 __device__ __forceinline__ float distance_to_unit(const float* __restrict__ anchor, const float* __restrict__ y, int dim,
@@ -132,15 +126,17 @@ score_levels(const float* __restrict__ rgb_level, const float* __restrict__ poin
   points[i] /= interpolate(rgb_level, bilinear_taps(pixel[i], low, share, size, grid, 1), 0);
 }
 
-// Eq. 16: alpha Psi_rgb Psi_3d + beta Psi_text with the balance in `alpha` and `beta`, scattered to the (zeroed) map.
-// text_rgb and text_3d may be null.
+// Eq. 16: alpha Psi_rgb Psi_3d + beta Psi_text with the balance in `alpha` and `beta`, scattered to the (zeroed) map; with
+// `larger` the larger of Psi_rgb per_rgb and Psi_3d per_3d in the place of their product. text_rgb and text_3d may be null.
 extern "C" __global__ void __launch_bounds__(256)
 score_fuse(const float* __restrict__ rgb, const float* __restrict__ points, const float* __restrict__ text_rgb,
-           const float* __restrict__ text_3d, float alpha, float beta, const int* __restrict__ pixel,
-           const int* __restrict__ total, float* __restrict__ map) {
+           const float* __restrict__ text_3d, float alpha, float beta, int larger, float per_rgb, float per_3d,
+           const int* __restrict__ pixel, const int* __restrict__ total, float* __restrict__ map) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= *total) return;
-  float psi = __fmul_rn(__fmul_rn(alpha, rgb[i]), points[i]);  // rounded as NumPy rounds, so no fused multiply-add
+  // Rounded as NumPy rounds, so no fused multiply-add.
+  float psi = larger ? __fmul_rn(alpha, fmaxf(__fmul_rn(rgb[i], per_rgb), __fmul_rn(points[i], per_3d)))
+                     : __fmul_rn(__fmul_rn(alpha, rgb[i]), points[i]);
   if (text_rgb != nullptr) psi = __fadd_rn(psi, __fmul_rn(__fmul_rn(beta, text_rgb[i]), text_3d[i]));
   map[pixel[i]] = psi;
 }

@@ -14,6 +14,6 @@ score_filter(const float* __restrict__ in, int size, int radius, const float* __
   float sum = 0.0f;
   for (int t = first; t <= last; ++t) sum += in[pixel + t * step] * taps[t + radius];
   sum *= scale;
-  if (weight) sum = valid[pixel] ? sum / fmaxf(weight[pixel], 1e-6f) : 0.0f;
+  if (weight) sum = !valid || valid[pixel] ? sum / fmaxf(weight[pixel], 1e-6f) : 0.0f;
   out[pixel] = sum;
 }

@@ -60,24 +60,17 @@ __device__ __forceinline__ void gacm(const T* __restrict__ rgb_table, int rgb_wi
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-score_gacm_f32(const float* __restrict__ rgb_table, int rgb_width, const float* __restrict__ point_table, int point_width,
-               const int* __restrict__ pixel, const int* __restrict__ low, const float* __restrict__ share, int size,
-               int grid, const int* __restrict__ neighbour, const float* __restrict__ weight, int dim_rgb, int dim,
-               const float* __restrict__ gamma, const float* __restrict__ beta, float epsilon,
-               const int* __restrict__ total, int first, int count, float* __restrict__ distance) {
+score_gacm(const unsigned char* __restrict__ rgb_table, int rgb_width, const unsigned char* __restrict__ point_table,
+           int point_width, int half, const int* __restrict__ pixel, const int* __restrict__ low,
+           const float* __restrict__ share, int size, int grid, const int* __restrict__ neighbour,
+           const float* __restrict__ weight, int dim_rgb, int dim, const float* __restrict__ gamma,
+           const float* __restrict__ beta, float epsilon, const int* __restrict__ total, int first, int count,
+           float* __restrict__ distance) {
   DYNAMIC_SHARED(float, shared);
-  gacm(rgb_table, rgb_width, point_table, point_width, pixel, low, share, size, grid, neighbour, weight, dim_rgb, dim,
-       gamma, beta, epsilon, total, first, count, distance, shared);
-}
-
-extern "C" __global__ void __launch_bounds__(128)
-score_gacm_f16(const half_bits* __restrict__ rgb_table, int rgb_width, const half_bits* __restrict__ point_table,
-               int point_width, const int* __restrict__ pixel, const int* __restrict__ low,
-               const float* __restrict__ share, int size, int grid, const int* __restrict__ neighbour,
-               const float* __restrict__ weight, int dim_rgb, int dim, const float* __restrict__ gamma,
-               const float* __restrict__ beta, float epsilon, const int* __restrict__ total, int first, int count,
-               float* __restrict__ distance) {
-  DYNAMIC_SHARED(float, shared);
-  gacm(rgb_table, rgb_width, point_table, point_width, pixel, low, share, size, grid, neighbour, weight, dim_rgb, dim,
-       gamma, beta, epsilon, total, first, count, distance, shared);
+  if (half)
+    gacm(as<half_bits>(rgb_table), rgb_width, as<half_bits>(point_table), point_width, pixel, low, share, size, grid,
+         neighbour, weight, dim_rgb, dim, gamma, beta, epsilon, total, first, count, distance, shared);
+  else
+    gacm(as<float>(rgb_table), rgb_width, as<float>(point_table), point_width, pixel, low, share, size, grid, neighbour,
+         weight, dim_rgb, dim, gamma, beta, epsilon, total, first, count, distance, shared);
 }

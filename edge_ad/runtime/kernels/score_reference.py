@@ -139,9 +139,15 @@ def fuse(
     text: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
     alpha: float,
     beta: float,
+    larger: tuple[float, float] | None = None,
 ) -> NDArray[np.float32]:
-    """Eq. 16, each operation rounded to float32; ``alpha`` and ``beta`` hold the balance."""
+    """Eq. 16, each operation rounded to float32; ``alpha`` and ``beta`` hold the balance.
+
+    larger : factors of Psi_rgb and Psi_3d, of which the larger takes the place of their product.
+    """
     psi = np.float32(alpha) * rgb * points
+    if larger is not None:
+        psi = np.float32(alpha) * np.maximum(rgb * np.float32(larger[0]), points * np.float32(larger[1]))
     if text is not None:
         psi = psi + np.float32(beta) * text[0] * text[1]
     return np.asarray(psi, dtype=np.float32)

@@ -1,11 +1,8 @@
 // The three nearest centres of every point and their weights: edge_ad.runtime.pointops.three_nearest.
 //
-// Two kernels of one result: `three_nearest` compares every point with every centre; `three_nearest_tiles` takes points in
-// buckets (order.cu) and compares those of a bucket only with the centres that its box cannot rule out, a sixth of the
-// work or less.
+// Points lie in buckets (order.cu); those of a bucket are compared only with the centres that its box cannot rule out, a
+// sixth of all or less.
 #include "points_common.cuh"
-
-#define TILE 1024  // centres in shared memory at a time
 
 struct Nearest {
   float d0, d1, d2;
@@ -36,31 +33,6 @@ __device__ __forceinline__ void finish(const Nearest& best, float eps, int point
   weight[3 * point + 2] = __fdiv_rn(w2, sum);
 }
 
-// points : (n, 3), n = *count. centers : (groups, 3), groups >= 3. index, weight : (n, 3), nearest first, ties to the lowest
-// index; weights 1 / (d2 + eps) over their sum. Grid: ceil(largest n / 256) blocks of 256.
-extern "C" __global__ void __launch_bounds__(256)
-three_nearest(const float* __restrict__ points, const int* __restrict__ count, const float* __restrict__ centers,
-              int groups, float eps, int* __restrict__ index, float* __restrict__ weight) {
-  __shared__ float4 tile[TILE];
-  const int n = *count, point = blockIdx.x * blockDim.x + threadIdx.x;
-  if (static_cast<int>(blockIdx.x * blockDim.x) >= n) return;  // the whole block
-  const bool mine = point < n;
-  const float x = mine ? points[3 * point] : 0.0f, y = mine ? points[3 * point + 1] : 0.0f,
-              z = mine ? points[3 * point + 2] : 0.0f;
-  Nearest best = {INFINITE, INFINITE, INFINITE, NO_INDEX, NO_INDEX, NO_INDEX};
-  for (int start = 0; start < groups; start += TILE) {
-    const int here = min(TILE, groups - start);
-    __syncthreads();
-    for (int g = threadIdx.x; g < here; g += blockDim.x) {
-      const float* c = centers + 3 * (start + g);
-      tile[g] = make_float4(c[0], c[1], c[2], 0.0f);
-    }
-    __syncthreads();
-    for (int g = 0; g < here; ++g) offer(best, distance2(tile[g], x, y, z), start + g);
-  }
-  if (mine) finish(best, eps, point, index, weight);
-}
-
 // Upper bound of distance2 from (x, y, z) to every point of a box, by the same monotone operations.
 __device__ __forceinline__ float box_reach2(const float4& low, const float4& high, float x, float y, float z) {
   return distance2(fmaxf(fabsf(__fsub_rn(low.x, x)), fabsf(__fsub_rn(high.x, x))),
@@ -76,9 +48,10 @@ __device__ __forceinline__ float least_of_warp(float v, bool& holder) {
   return __uint_as_float(least);
 }
 
-// slots, boxes : all points in buckets. centers : (groups, 3), groups >= 3. index, weight : as above, rows by the points'
-// own indices. Three centres reach a whole box within some distance; a centre whose distance to the box is above the
-// least such distance is nobody's third. Grid: a warp a bucket, ceil(buckets / 8) blocks of 256.
+// slots, boxes : all points in buckets. centers : (groups, 3), groups >= 3. index, weight : (n, 3), rows by the points'
+// own indices, nearest first, ties to the lowest index; weights 1 / (d2 + eps) over their sum. Three centres reach a
+// whole box within some distance; a centre whose distance to the box is above the least such distance is nobody's third.
+// Grid: a warp a bucket, ceil(buckets / 8) blocks of 256.
 extern "C" __global__ void __launch_bounds__(256)
 three_nearest_tiles(const float4* __restrict__ slots, const float4* __restrict__ boxes, int buckets, int room,
                     const float* __restrict__ centers, int groups, float eps, int* __restrict__ index,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import platform
-import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from edge_ad.parallel import cores
 from edge_ad.runtime.jit import one_blas_thread
+from edge_ad.system import processor_name
 
 SIDE = 1024
 """Side of the measured matrices: three of them lie in a second-level cache and a bit."""
@@ -28,16 +26,6 @@ class Peak:
     threads: int
     gflops: float
     copy_gb_s: float
-
-
-def processor_name() -> str:
-    """As the system calls it."""
-    try:
-        info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        info = ""
-    match = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", info, re.MULTILINE)
-    return match[1].strip() if match else platform.processor() or platform.machine()
 
 
 def measure_peak(threads: int | None = None, seconds: float = 0.4) -> Peak:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,17 @@ def to_text(p: Profile) -> str:
     return "\n".join(lines)
 
 
-def compare_text(now: dict[str, Any], path: Path) -> str:
-    """The medians of two profiles side by side; ``path``: a file of ``edge-ad profile --json``.
+@dataclass(frozen=True)
+class Earlier:
+    """What an earlier profile is compared by: medians a stage, memory, and what it was taken of, for people."""
+
+    told: str
+    p50_ms: dict[str, float]
+    memory_mb: dict[str, float]
+
+
+def read_earlier(path: Path) -> Earlier:
+    """A file of ``edge-ad profile --json``.
 
     Raises
     ------
@@ -65,14 +75,21 @@ def compare_text(now: dict[str, Any], path: Path) -> str:
     """
     then = read_json(path)
     try:
-        before = {n: float(s["p50"]) for n, s in then["stages_ms"].items()}
-        point = then["point"]
-        told = f"{point['variant']}, stride {point['stride']}, {point['precision']}, {point['backend']}"
-        memory = {k: float("nan") if v is None else float(v) for k, v in then["memory_mb"].items()}
-        where = f"{then['machine']['processor']}, {then['machine']['threads']} threads"
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
-        raise EdgeAdError(f"{path} is no profile ({e!r})", "a file of edge-ad profile --json") from None
-    lines = [f"against {path}: {told}; {where}", f"{'p50, ms':16} {'then':>8} {'now':>8} {'now/then':>9}"]
+        point, machine = then["point"], then["machine"]
+        return Earlier(
+            f"{path}: {point['variant']}, stride {point['stride']}, {point['precision']}, {point['backend']}; "
+            f"{machine['processor']}, {machine['threads']} threads",
+            {n: float(s["p50"]) for n, s in then["stages_ms"].items()},
+            {k: float("nan") if v is None else float(v) for k, v in then["memory_mb"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise EdgeAdError(f"{path} is no profile", "a file of edge-ad profile --json") from None
+
+
+def compare_text(now: dict[str, Any], then: Earlier) -> str:
+    """The medians of two profiles side by side; ``now``: as JSON."""
+    before, memory = then.p50_ms, then.memory_mb
+    lines = [f"against {then.told}", f"{'p50, ms':16} {'then':>8} {'now':>8} {'now/then':>9}"]
     for name, stage in now["stages_ms"].items():
         old = before.get(name)
         row = f"{name:16} {'-' if old is None else format(old, '.2f'):>8} {stage['p50']:8.2f}"

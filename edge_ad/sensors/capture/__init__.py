@@ -46,4 +46,4 @@ def open_source(
     """
     if not (watch and is_live(uri)):
         return open_camera(uri)
-    return WatchedCamera(uri, options, say=say or (lambda line: None), stop=stop)
+    return WatchedCamera(uri, options, say=say, stop=stop)

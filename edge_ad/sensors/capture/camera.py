@@ -19,6 +19,7 @@ from edge_ad.sensors.capture import ladder as steps
 from edge_ad.sensors.capture.health import CameraHealth
 from edge_ad.sensors.capture.ladder import Ladder
 from edge_ad.sensors.capture.link import CaptureLink, Delivered, Message
+from edge_ad.sensors.capture.restarting import POLL_S, RestartingLink
 from edge_ad.sensors.capture.watchdog import (
     BROKEN,
     DIED,
@@ -35,11 +36,6 @@ from edge_ad.sensors.capture.watchdog import (
 
 CLIMBS = (FROZEN, MISMATCHED, REPEATED, NO_DEPTH, SIZE, LOW_DEPTH)
 """Kinds of faults in frames that a step of the ladder may cure; a warm camera or one step of a clock it cannot."""
-POLL_S = 0.05
-
-
-def _silent(message: str) -> None:
-    del message
 
 
 class WatchedCamera:
@@ -59,16 +55,14 @@ class WatchedCamera:
         options: WatchOptions | None = None,
         *,
         lossless: bool = False,
-        say: Callable[[str], None] = _silent,
+        say: Callable[[str], None] | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._uri, self._options, self._lossless = uri, options or WatchOptions(), lossless
         self._say, self._stop = say, stop
-        self._link: CaptureLink | None = None
+        self._link = RestartingLink(uri, self._options, lossless=lossless)
         self._ladder = Ladder(self._options)
         self._health = CameraHealth()
-        self._past: tuple[int, Counter[str]] = (0, Counter())  # dropped and faults of earlier processes
-        self._described = uri
         self._opened = 0.0
         self._streams = 0  # opened after the first one; frames of different streams never share a name
         self._sequence = 0
@@ -83,25 +77,24 @@ class WatchedCamera:
     def __enter__(self) -> WatchedCamera:
         """Start the process and wait until the camera is open."""
         self._opened = time.monotonic()
-        self._start()
+        self._link.start()
         try:
-            self._await_ready()
+            self._link.await_open(self._opened + self._options.open_s, self._stop)
         except BaseException:
-            self.__exit__(None, None, None)
+            self._link.close()
             raise
+        self._expect_stream(time.monotonic())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the process; it never outlives this."""
-        if self._link is not None:
-            self._retire(self._link)
-            self._link = None
+        self._link.close()
 
     def describe(self) -> str:
         """One line for people."""
-        return f"{self._described}, in its own process"
+        return f"{self._link.described}, in its own process"
 
     @property
     def live(self) -> bool:
@@ -111,25 +104,19 @@ class WatchedCamera:
     @property
     def health(self) -> CameraHealth:
         """Counts up to now."""
-        dropped, faults = self._past
-        self._health.dropped, self._health.faults = dropped, Counter(faults)
-        if self._link is not None:
-            self._health.dropped += self._link.dropped
-            self._health.faults += self._link.faults
-            self._health.temperature_c = self._link.temperature_c
+        self._health.dropped, self._health.faults = self._link.dropped, self._link.faults
+        self._health.temperature_c = self._link.temperature_c
         return self._health
 
     @property
     def pid(self) -> int:
         """Process id of the capture process (0: none)."""
-        return self._link.pid if self._link is not None else 0
+        return self._link.pid
 
     def __iter__(self) -> Iterator[Frame | BrokenFrame]:
         """Frames, and reports while there is none, until the source ends or ``stop`` says so."""
         while not self._stop():
-            link = self._link
-            if link is None:
-                raise EdgeAdError(f"{self._uri} is not open", "a camera inside its with block")
+            link = self._link.present
             item = link.take(POLL_S)
             now = time.monotonic()
             if isinstance(item, Delivered):
@@ -144,39 +131,6 @@ class WatchedCamera:
                 report = self._silence(link, now)
                 if report is not None:
                     yield report
-
-    # -- opening ---------------------------------------------------------------------------------------------------
-
-    def _start(self) -> None:
-        memory = None
-        if self._link is not None:
-            self._retire(self._link)
-            memory = self._link.memory
-        self._error = ""
-        self._link = CaptureLink(self._uri, self._options, lossless=self._lossless, memory=memory)
-
-    def _retire(self, link: CaptureLink) -> None:
-        if link.closed:
-            return
-        link.close()
-        dropped, faults = self._past
-        self._past = (dropped + link.dropped, faults + link.faults)
-
-    def _await_ready(self) -> None:
-        assert self._link is not None
-        until = self._opened + self._options.open_s
-        while time.monotonic() < until and not self._stop():
-            item = self._link.take(POLL_S)
-            if isinstance(item, Message) and item.kind == "fault":
-                raise EdgeAdError(str(item.fields["error"]))
-            if isinstance(item, Message) and item.kind == "ready":
-                self._described = str(item.fields["describe"])
-                self._opening_until = time.monotonic() + max(self._options.stream_s, self._options.stall_s)
-                return
-            if item is None and self._link.dead:
-                raise EdgeAdError(f"the capture process of {self._uri} ended at its start ({self._link.exit_words()})")
-        if not self._stop():
-            raise EdgeAdError(f"{self._uri} did not open within {self._options.open_s:g} s", "", "reconnect the camera")
 
     # -- what comes in ---------------------------------------------------------------------------------------------
 
@@ -216,16 +170,16 @@ class WatchedCamera:
 
     def _hear(self, message: Message, now: float) -> BrokenFrame | None:
         if message.kind == "broken":
-            self._link_faults(BROKEN)
+            self._link.count(BROKEN)
             return self._report(str(message.fields["error"]), now, str(message.fields["name"]))
         if message.kind == "fault":
             self._error = str(message.fields["error"])
-            self._link_faults(BROKEN)
+            self._link.count(BROKEN)
             self._opening_until = 0.0
         elif message.kind == "ready":
             self._error = ""
             self._streams += 1
-            self._opening_until = now + max(self._options.stream_s, self._options.stall_s)
+            self._expect_stream(now)
             self._event("the stream runs again")
         elif message.kind == "reset" and not message.fields["done"]:
             self._event(f"no hardware reset: {message.fields['error'] or 'this camera has none'}")
@@ -238,7 +192,7 @@ class WatchedCamera:
         if link.dead:
             why = f"the capture process died ({link.exit_words()})"
             if not self._ladder.active or self._ladder.step != steps.PROCESS:
-                self._link_faults(DIED)
+                self._link.count(DIED)
             self._health.outages += not self._ladder.active
             step = self._ladder.died(now)
             if step is not None:
@@ -249,12 +203,15 @@ class WatchedCamera:
         elif now - link.last_arrival > self._options.stall_s and (now > self._opening_until or self._ladder.active):
             why = f"no frame for {now - link.last_arrival:.1f} s"
             if not self._ladder.active:
-                self._link_faults(STALLED)
+                self._link.count(STALLED)
             self._climb(why, now)
         else:
             return None
         self._good = 0
         return self._report(why, now) if now >= self._next_report else None
+
+    def _expect_stream(self, now: float) -> None:
+        self._opening_until = now + max(self._options.stream_s, self._options.stall_s)
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
@@ -265,20 +222,18 @@ class WatchedCamera:
             self._take(step, why)
 
     def _take(self, step: str, why: str) -> None:
-        assert self._link is not None
         self._health.steps[step] += 1
         self._event(f"{why}: {step}")
-        if step == steps.STREAM:
-            self._error = ""
-            self._link.order("restart")
-        elif step == steps.RESET:
-            self._error = ""
-            self._link.order("reset")
-        elif step == steps.PROCESS:
-            try:
-                self._start()
-            except EdgeAdError as e:  # no memory for a process now; the ladder comes back to it
-                self._event(str(e))
+        if step == steps.RETRY:
+            return
+        self._error = ""
+        if step != steps.PROCESS:
+            self._link.present.order("restart" if step == steps.STREAM else "reset")
+            return
+        try:
+            self._link.start()
+        except EdgeAdError as e:  # no memory for a process now; the ladder comes back to it
+            self._event(str(e))
 
     def _recover(self, now: float) -> None:
         lasted = now - self._ladder.since
@@ -298,13 +253,10 @@ class WatchedCamera:
 
     # -- telling ---------------------------------------------------------------------------------------------------
 
-    def _link_faults(self, kind: str) -> None:
-        assert self._link is not None
-        self._link.faults[kind] += 1
-
     def _state(self, reason: str) -> None:
         self._health.state, self._health.reason = ("degraded", reason) if reason else ("ok", "")
 
     def _event(self, text: str) -> None:
         self._health.events.append((time.monotonic() - self._opened, text))
-        self._say(f"camera: {text}")
+        if self._say is not None:
+            self._say(f"camera: {text}")

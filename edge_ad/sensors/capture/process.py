@@ -17,7 +17,7 @@ import time
 from collections import deque
 from typing import Any
 
-from edge_ad.errors import EdgeAdError
+from edge_ad.errors import EdgeAdError, one_line
 from edge_ad.frame import Frame
 from edge_ad.parallel import end_with_parent
 from edge_ad.sensors import BrokenFrame, Camera, open_camera
@@ -195,7 +195,7 @@ class Worker:
             try:
                 reset()
             except Exception as e:
-                done, why = False, " ".join(str(e).split())
+                done, why = False, one_line(e)
         self.tell(t="reset", done=done, error=why)
 
     def _reset_elsewhere(self) -> None:

@@ -11,65 +11,19 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
-from edge_ad.bundle import Bundle, TensorSpec
 from edge_ad.errors import EdgeAdError
 from edge_ad.runtime.kernels import names
 from tests.emulator.emulate import emulate
+from tests.runtime.device.memory import HOST, FakeHostMemory, FakeMemory, Race, UseAfterFree
 
 Clock = dict[int, int]
-HOST = 0
-
-
-class Race(AssertionError):
-    """Two accesses whose order nothing guarantees."""
-
-
-class UseAfterFree(AssertionError):
-    """Memory that is gone, or goes while it is in use."""
-
-
-class FakeMemory:
-    """An allocation; ``bytes`` is what it holds, poisoned at first."""
-
-    def __init__(self, driver: EmulatedDriver, nbytes: int, name: str) -> None:
-        self.driver, self.nbytes, self.name = driver, max(1, nbytes), name
-        self.address = next(driver.addresses)
-        self.bytes = np.full(self.nbytes, 0xA5, np.uint8)
-        self.write: tuple[int, int, str] = (HOST, 0, "allocation")
-        self.reads: dict[int, tuple[int, str]] = {}
-        self.freed = False
-        driver.add(self)
-
-    def free(self) -> None:
-        if self.freed:
-            raise UseAfterFree(f"{self.name} is freed twice")
-        self.driver.touch(self, HOST, True, "free")
-        self.freed = True
-
-
-class FakeHostMemory(FakeMemory):
-    """Page-locked memory; the host's accesses are checked like a stream's."""
-
-    def __init__(self, driver: EmulatedDriver, nbytes: int, mapped: bool) -> None:
-        super().__init__(driver, nbytes, "page-locked memory")
-        self.mapped = mapped
-        self.device_address = self.address
-        if not mapped:
-            self.address = 0
-
-    @property
-    def array(self) -> np.ndarray:
-        # The host may write through it, so it must be idle.
-        self.driver.touch(self, HOST, True, "the host")
-        return self.bytes
 
 
 class FakeStream:
@@ -114,12 +68,13 @@ class EmulatedDriver:
     def __init__(self, integrated: bool = False, schedule: str = "forward", unrecordable: bool = False) -> None:
         self.integrated, self.schedule, self.unrecordable = integrated, schedule, unrecordable
         # 256-byte aligned, far apart, and never given out twice.
-        self.addresses = itertools.count(1 << 40, 1 << 32)
+        self._addresses = itertools.count(1 << 40, 1 << 32)
         self._memory: list[FakeMemory] = []
         self._starts: list[int] = []
         self._clocks: dict[int, Clock] = {HOST: {HOST: 1}}
-        self._recording: list[tuple[int, Callable[[], None]]] | None = None
+        self._recording: dict[int, list[tuple[int, Callable[[], None]]]] = {}  # by thread
         self._ticks = itertools.count(1)
+        self._lock = threading.RLock()  # stages on threads use one driver
         self.depth = 0
         self.launched: list[str] = []
         self.graphs: list[FakeGraph] = []
@@ -127,8 +82,10 @@ class EmulatedDriver:
     # Bookkeeping.
 
     def add(self, memory: FakeMemory) -> None:
-        self._memory.append(memory)
-        self._starts.append(memory.address)
+        with self._lock:
+            memory.address = next(self._addresses)
+            self._memory.append(memory)
+            self._starts.append(memory.address)
 
     def find(self, address: int) -> tuple[FakeMemory, int]:
         i = bisect.bisect_right(self._starts, address) - 1
@@ -138,6 +95,10 @@ class EmulatedDriver:
 
     def touch(self, memory: FakeMemory, who: int, writes: bool, what: str) -> None:
         """An access by a stream or the host, held against those before it."""
+        with self._lock:
+            self._touch(memory, who, writes, what)
+
+    def _touch(self, memory: FakeMemory, who: int, writes: bool, what: str) -> None:
         if memory.freed:
             raise UseAfterFree(f"{what} uses {memory.name} after it was freed")
         clock = self._clocks[who]
@@ -155,33 +116,42 @@ class EmulatedDriver:
     def do(self, stream: FakeStream, call: Callable[[], None]) -> None:
         """Queue a call: it happens after all that the host did and saw so far."""
         assert self.depth > 0, "no current context"
-        if self._recording is not None:
-            self._recording.append((stream.handle, call))
+        calls = self._recording.get(threading.get_ident())
+        if calls is not None:
+            calls.append((stream.handle, call))
             return
         self._run(stream.handle, call)
 
     def _run(self, handle: int, call: Callable[[], None]) -> None:
-        clock = self._clocks[handle]
-        _merge(clock, self._clocks[HOST])
-        clock[handle] = clock.get(handle, 0) + 1
-        call()
+        with self._lock:
+            clock = self._clocks[handle]
+            _merge(clock, self._clocks[HOST])
+            clock[handle] = clock.get(handle, 0) + 1
+            call()
+
+    def _here(self) -> None:
+        """What may not happen in a thread that records a graph."""
+        assert self.depth > 0, "no current context"
+        assert threading.get_ident() not in self._recording, "not while a graph is recorded"
 
     # The Driver protocol.
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        self.depth += 1
+        with self._lock:
+            self.depth += 1
         try:
             yield
         finally:
-            self.depth -= 1
+            with self._lock:
+                self.depth -= 1
 
     def allocate(self, nbytes: int) -> FakeMemory:
-        assert self.depth > 0 and self._recording is None
+        self._here()
         return FakeMemory(self, nbytes, f"device memory of {nbytes} bytes")
 
     def allocate_host(self, nbytes: int, mapped: bool = False) -> FakeHostMemory:
-        assert self.depth > 0 and self._recording is None
+        self._here()
         return FakeHostMemory(self, nbytes, mapped)
 
     def memory(self) -> tuple[int, int]:
@@ -196,21 +166,24 @@ class EmulatedDriver:
         return FakeEvent(timing)
 
     def record(self, event: FakeEvent, stream: FakeStream) -> None:
-        assert self._recording is None, "events stay outside graphs"
-        clock = self._clocks[stream.handle]
-        _merge(clock, self._clocks[HOST])
-        event.clock, event.at = dict(clock), float(next(self._ticks))
+        self._here()
+        with self._lock:
+            clock = self._clocks[stream.handle]
+            _merge(clock, self._clocks[HOST])
+            event.clock, event.at = dict(clock), float(next(self._ticks))
 
     def wait(self, stream: FakeStream, event: FakeEvent) -> None:
         assert event.clock is not None, "an event that was never recorded"
-        _merge(self._clocks[stream.handle], event.clock)
+        with self._lock:
+            _merge(self._clocks[stream.handle], event.clock)
 
     def synchronize(self, what: FakeEvent | FakeStream) -> None:
-        assert self._recording is None
-        clock = self._clocks[what.handle] if isinstance(what, FakeStream) else what.clock
-        assert clock is not None, "an event that was never recorded"
-        _merge(self._clocks[HOST], clock)
-        self._clocks[HOST][HOST] += 1
+        self._here()
+        with self._lock:
+            clock = self._clocks[what.handle] if isinstance(what, FakeStream) else what.clock
+            assert clock is not None, "an event that was never recorded"
+            _merge(self._clocks[HOST], clock)
+            self._clocks[HOST][HOST] += 1
 
     def elapsed_ms(self, start: FakeEvent, end: FakeEvent) -> float:
         assert start.timing and end.timing and start.clock is not None and end.clock is not None
@@ -246,7 +219,7 @@ class EmulatedDriver:
         self.do(stream, call)
 
     def load(self, image: bytes) -> Callable[[str], FakeFunction]:
-        assert self._recording is None, "modules cannot be loaded while a graph is recorded"
+        self._here()
         module = emulate(image.decode())
         return lambda name: FakeFunction(getattr(module, name), name)
 
@@ -301,13 +274,13 @@ class EmulatedDriver:
     def record_graph(self, stream: FakeStream, work: Callable[[], None]) -> FakeGraph:
         if self.unrecordable:
             raise EdgeAdError("the work cannot be recorded as a CUDA graph (driver error 900)")
-        assert self._recording is None
-        self._recording = []
+        self._here()
+        calls = self._recording[threading.get_ident()] = []
         try:
             work()
-            graph = FakeGraph(self, [(h, self._replay(h, c)) for h, c in self._recording])
         finally:
-            self._recording = None
+            del self._recording[threading.get_ident()]
+        graph = FakeGraph(self, [(h, self._replay(h, c)) for h, c in calls])
         self.graphs.append(graph)
         return graph
 
@@ -323,67 +296,6 @@ def _merge(into: Clock, other: Mapping[int, int]) -> None:
     for stream, at in other.items():
         if into.get(stream, 0) < at:
             into[stream] = at
-
-
-class OrtNetwork:
-    """One graph in ONNX Runtime behind the names of :class:`edge_ad.engines.runner.Engine`."""
-
-    def __init__(
-        self, driver: EmulatedDriver, path: Path, specs: tuple[Sequence[TensorSpec], Sequence[TensorSpec]]
-    ) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self._driver = driver
-        self.inputs, self.outputs = specs
-        self._in: dict[str, tuple[tuple[int, ...], int]] = {}
-        self._out: dict[str, int] = {}
-
-    def set_input(self, name: str, shape: tuple[int, ...], address: int) -> None:
-        spec = next(t for t in self.inputs if t.name == name)
-        assert len(shape) == len(spec.shape) and all(isinstance(w, str) or w == n for n, w in zip(shape, spec.shape))
-        assert address % 256 == 0, "TensorRT wants 256-byte alignment"
-        self._in[name] = shape, address
-
-    def output_shape(self, name: str) -> tuple[int, ...]:
-        spec = next(t for t in self.outputs if t.name == name)
-        rows = next(iter(self._in.values()))[0][0]
-        return tuple(rows if isinstance(d, str) else d for d in spec.shape)
-
-    def set_output(self, name: str, address: int) -> None:
-        assert address % 256 == 0, "TensorRT wants 256-byte alignment"
-        self._out[name] = address
-
-    def execute(self, stream: int) -> None:
-        inputs, outputs = dict(self._in), dict(self._out)
-        assert set(inputs) == {t.name for t in self.inputs} and set(outputs) == {t.name for t in self.outputs}
-        driver = self._driver
-
-        def call() -> None:
-            feed = {}
-            for spec in self.inputs:
-                shape, address = inputs[spec.name]
-                memory, at = driver.find(address)
-                driver.touch(memory, stream, False, f"network input {spec.name}")
-                dtype = np.dtype(spec.dtype)
-                nbytes = int(np.prod(shape)) * dtype.itemsize
-                assert at + nbytes <= memory.nbytes
-                feed[spec.name] = memory.bytes[at : at + nbytes].view(dtype).reshape(shape).copy()
-            for spec, value in zip(self.outputs, self._session.run([t.name for t in self.outputs], feed)):
-                memory, at = driver.find(outputs[spec.name])
-                driver.touch(memory, stream, True, f"network output {spec.name}")
-                assert at + value.nbytes <= memory.nbytes
-                memory.bytes[at : at + value.nbytes] = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-
-        driver.do(FakeStream(stream), call)
-
-
-def networks(driver: EmulatedDriver, bundle: Bundle) -> dict[str, OrtNetwork]:
-    """The bundle's graphs."""
-    return {
-        g: OrtNetwork(driver, bundle.graph_path(g), (bundle.graph(g).inputs, bundle.graph(g).outputs))
-        for g in ("rgb", "points", "tokens", "score")
-    }
 
 
 def images() -> dict[str, bytes]:

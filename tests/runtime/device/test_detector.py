@@ -10,8 +10,7 @@ import pytest
 
 from edge_ad.bundle import Bundle
 from edge_ad.errors import EdgeAdError
-from edge_ad.frame import Frame, Result
-from edge_ad.presets import Preset
+from edge_ad.frame import Frame
 from edge_ad.runtime.detector import AUTO, AUTO_PIXELS, Detector
 from edge_ad.runtime.device import score as device_score
 from edge_ad.runtime.device.detector import DeviceDetector
@@ -20,41 +19,11 @@ from edge_ad.runtime.pipeline import Pipeline, stages
 from tests.emulator.emulate import SCHEDULES, needs_compiler
 from tests.frames import boxes
 from tests.runtime.device.emulated import EmulatedDriver
+from tests.runtime.device.same import assert_same, changed
 from tests.training.tiny import make_frame
 
 pytestmark = needs_compiler
 Cpu, Device = Callable[..., Detector], Callable[..., DeviceDetector]
-
-
-def assert_same(found: Result, wanted: Result, tolerance: float = 1e-5, masks: bool = True) -> None:
-    """Everything that a Result says but its times."""
-    assert (found.decision, found.health, found.reasons) == (wanted.decision, wanted.health, wanted.reasons)
-    assert (found.class_name, found.flags, found.name, found.sequence) == (
-        wanted.class_name, wanted.flags, wanted.name, wanted.sequence,
-    )  # fmt: skip
-    np.testing.assert_equal(found.threshold, wanted.threshold)
-    assert found.lost_share == wanted.lost_share
-    if wanted.map is None:
-        assert found.map is None
-        return
-    assert found.score == pytest.approx(wanted.score, rel=tolerance)
-    for a, b in ((found.map, wanted.map), (found.sample_map, wanted.sample_map)):
-        assert a is not None and b is not None and a.dtype == b.dtype
-        np.testing.assert_allclose(a, b, atol=tolerance * float(b.max()))
-    for name in ("valid", "lost", *(("mask", "sample_mask") if masks else ())):
-        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
-    if masks:
-        assert [(r.box, r.kind, r.area_px, r.position_mm, r.area_mm2) for r in found.regions] == [
-            (r.box, r.kind, r.area_px, r.position_mm, r.area_mm2) for r in wanted.regions
-        ]
-
-
-def changed(bundle: Bundle, **tables: dict[str, object]) -> Bundle:
-    """The same bundle under a preset with a few fields changed that its graphs do not depend on."""
-    preset: Preset = bundle.preset
-    for table, fields in tables.items():
-        preset = replace(preset, **{table: replace(getattr(preset, table), **fields)})
-    return replace(bundle, manifest=replace(bundle.manifest, preset=preset))
 
 
 def test_the_pixels_of_auto_are_the_detectors() -> None:
@@ -107,11 +76,13 @@ def test_auto_chooses_the_class_on_the_device(cpu: Cpu, device: Device, frames: 
 @pytest.mark.parametrize(
     "fusion",
     [
-        {"beta": 0.0, "smooth_over": "image", "smoothing": "box-cascade"},
+        {"beta": 0.0, "smooth_over": "image", "smoothing": "box-cascade", "rim": 0, "spread": 0},
         {"beta": 0.5, "smooth_over": "valid", "smoothing": "gaussian", "sigma": 8.0},
         {"smoothing": "none", "score": "max-over-rms"},
-        {"smoothing": "gaussian", "smooth_over": "image", "sigma": 2.0},
-        {"smoothing": "gaussian", "smooth_over": "valid", "sigma": 8.0},
+        {"smoothing": "gaussian", "smooth_over": "image", "sigma": 2.0, "rim": 0, "spread": 0},
+        {"smoothing": "gaussian", "smooth_over": "valid", "sigma": 8.0, "rim": 0, "spread": 0},
+        {"smoothing": "gaussian", "smooth_over": "valid", "sigma": 3.0, "rim": 4, "spread": 0},
+        {"smoothing": "box-cascade", "smooth_over": "valid", "rim": 2, "spread": 5, "combine": "product"},
     ],
 )
 def test_other_fusions(
@@ -146,18 +117,6 @@ def test_levels_divide_the_distances_as_on_the_cpu(
     assert "score_levels" in driver.launched
 
 
-def test_points_of_every_stride_take_the_interpolation_by_buckets(
-    bundle: Bundle, cpu: Cpu, device: Device, frames: list[Frame]
-) -> None:
-    for stride in (1, 2):
-        b = changed(bundle, points={"stride": stride})
-        detector = device(b=b)
-        assert_same(detector(frames[0]), cpu(b)(frames[0]))
-        driver = detector.driver
-        assert isinstance(driver, EmulatedDriver)
-        assert "three_nearest_tiles" in driver.launched and "three_nearest" not in driver.launched
-
-
 def test_distances_and_the_distance_to_the_anchor(
     bundle: Bundle, cpu: Cpu, device: Device, frames: list[Frame]
 ) -> None:
@@ -187,7 +146,7 @@ def test_on_an_integrated_gpu_frames_are_read_where_they_are(cpu: Cpu, device: D
     detector(frames[0])
     uploads.clear()  # the tables of this window, and the warm-up
     assert_same(detector(frames[0]), cpu()(frames[0]))
-    assert sum(uploads) < 100
+    assert sum(uploads) < 200  # the report
 
 
 def test_where_no_graph_can_be_recorded_it_is_said_and_nothing_else_changes(
@@ -285,7 +244,7 @@ def test_points_that_coincide(bundle: Bundle, device: Device, cpu: Cpu, frames: 
 
 
 def test_what_leaves_fp16_is_refused(device: Device, bundle: Bundle, frames: list[Frame]) -> None:
-    from tests.runtime.device.emulated import networks
+    from tests.runtime.device.networks import networks
 
     driver = EmulatedDriver()
     nets = networks(driver, bundle)
@@ -302,8 +261,6 @@ def test_what_leaves_fp16_is_refused(device: Device, bundle: Bundle, frames: lis
 
 
 def test_refusals(device: Device, bundle: Bundle) -> None:
-    with pytest.raises(EdgeAdError, match="score stride 2 on the device"):
-        device(b=replace(bundle, stride=2))
     with pytest.raises(EdgeAdError, match="device score 'quick'; expected fused or plan"):
         DeviceOptions(score="quick")
     with pytest.raises(EdgeAdError, match="backend 'onnxruntime' on the device; expected one of tensorrt"):

@@ -13,7 +13,8 @@ from edge_ad.runtime.device.buffers import Arena, Input, Output
 from edge_ad.runtime.device.kernels import KernelSet
 from edge_ad.runtime.kernels.launch import Launch
 from tests.emulator.emulate import needs_compiler
-from tests.runtime.device.emulated import EmulatedDriver, Race, UseAfterFree, images
+from tests.runtime.device.emulated import EmulatedDriver, images
+from tests.runtime.device.memory import Race, UseAfterFree
 
 pytestmark = needs_compiler
 

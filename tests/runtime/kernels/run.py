@@ -13,7 +13,6 @@ from edge_ad.runtime.kernels.launch import (
     compact_launch,
     consecutive_buckets,
     knn_launch,
-    per_thread,
 )
 from tests.emulator.emulate import Emulated, emulate
 
@@ -85,29 +84,15 @@ class Ordered:
         return index, weight
 
 
-def three_nearest(
-    points: np.ndarray, centers: np.ndarray, eps: float = 1e-8, schedule: Schedule = FORWARD
-) -> tuple[np.ndarray, np.ndarray]:
-    n = len(points)
-    index, weight = np.full((n, 3), -9, np.int32), np.full((n, 3), np.nan, np.float32)
-    # One block more than needed: the grid is sized for the largest cloud, the number is known on the device.
-    launch = per_thread(n + 256)
-    kernel = start(module("three_nn", schedule).three_nearest, launch)
-    kernel(np.ascontiguousarray(points), count(n), np.ascontiguousarray(centers), len(centers), eps, index, weight)
-    return index, weight
-
-
 class Compacted:
     """Valid pixels as ``compact.cu`` leaves them."""
 
-    def __init__(
-        self, valid: np.ndarray, xyz: np.ndarray, stride: int = 1, side: int = 0, schedule: Schedule = FORWARD
-    ) -> None:
+    def __init__(self, valid: np.ndarray, xyz: np.ndarray, stride: int = 1, schedule: Schedule = FORWARD) -> None:
         size = len(valid)
         m, launch = module("compact", schedule), compact_launch(size)
         flat = np.ascontiguousarray(valid).view(np.uint8)
-        counts, self.measured = np.full(launch.grid[0], -9, np.int32), np.zeros(1, np.int32)
-        start(m.compact_count, launch)(flat, size, stride, side, counts, self.measured)
+        counts = np.full(launch.grid[0], -9, np.int32)
+        start(m.compact_count, launch)(flat, size, stride, counts)
         self.points = np.full((size * size, 3), np.nan, np.float32)
         self.pixels = np.full(size * size, -9, np.int32)
         self.rank = np.full((size, size), -9, np.int32)

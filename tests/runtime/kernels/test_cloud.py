@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.frame import Sample, SampleTransform
-from edge_ad.runtime.kernels.launch import Launch
+from edge_ad.runtime.kernels.launch import Launch, compact_launch
 from edge_ad.runtime.point_input import _measured, normalise, radius
 from tests.emulator.emulate import SCHEDULES, examples, needs_compiler
 from tests.runtime.kernels.run import Compacted, count, module, start
@@ -38,18 +38,21 @@ def test_compaction_is_row_major(size: int, stride: int, share: float, seed: int
 
 
 @settings(max_examples=examples(40))
-@given(st.integers(1, 80), st.integers(1, 40), st.integers(-20, 20), st.integers(0, 50), schedules)
-def test_camera_pixels_behind_the_valid_ones(
-    side: int, size: int, y0: int, seed: int, schedule: tuple[str, int]
+@given(st.integers(1, 80), st.integers(1, 40), st.integers(-20, 20), st.integers(1, 4), st.integers(0, 50), schedules)
+def test_what_a_part_is_refused_by(
+    side: int, size: int, y0: int, stride: int, seed: int, schedule: tuple[str, int]
 ) -> None:
-    """A small part repeats camera pixels; they count once (point_input._measured)."""
+    """Valid and lost pixels; a small part repeats camera pixels, which count once (point_input._measured)."""
     rng = np.random.default_rng(seed)
     t = SampleTransform(y0, 3, side, size, 200, 200)
-    camera = rng.random((200 + 100, 200 + 100)) < 0.4
-    valid = camera[50 + t.source_rows()[:, None], 50 + t.source_cols()[None]]
+    camera = rng.random((2, 200 + 100, 200 + 100)) < 0.4
+    valid, lost = (np.ascontiguousarray(c[50 + t.source_rows()[:, None], 50 + t.source_cols()[None]]) for c in camera)
     xyz = np.zeros((size, size, 3), np.float32)
-    got = Compacted(valid, xyz, 1, side, schedule)
-    assert got.measured[0] == _measured(Sample(np.zeros((3, 1, 1), np.float32), xyz, valid, valid, t))
+    counts = np.zeros(5, np.int32)
+    start(module("compact", schedule).part_counts, compact_launch(size))(valid, lost, size, side, stride, counts)
+    measured = _measured(Sample(np.zeros((3, 1, 1), np.float32), xyz, valid, lost, t))
+    drawn = valid[::stride, ::stride].sum()
+    assert counts.tolist() == [valid.sum(), lost.sum(), (valid | lost).sum(), measured, drawn]
 
 
 HOW = {"none": 0, "unit-sphere": 1, "fixed": 2}

@@ -10,8 +10,6 @@ import pytest
 from edge_ad.presets import load_preset
 from edge_ad.runtime import kernels
 from edge_ad.runtime.kernels.cost import (
-    DEVICES,
-    Cost,
     Problem,
     Work,
     costs,
@@ -19,7 +17,9 @@ from edge_ad.runtime.kernels.cost import (
     interpolation_work,
     sampling_work,
 )
+from edge_ad.runtime.kernels.floor import DEVICES, Cost
 from edge_ad.runtime.kernels.launch import Buckets, smoothing, tile_buckets
+from edge_ad.runtime.kernels.score_cost import ScoreProblem, score_costs
 from edge_ad.runtime.pointops import farthest_point_sample
 
 
@@ -64,12 +64,30 @@ def test_floors() -> None:
     assert all(0 < w.slots < 64 * len(points) / 2 for w in work)
     filters = smoothing(replace(load_preset("paper").fusion, smoothing="box-cascade"))
     found = costs(Problem(96, 128, 128, size, len(points), 64, 16), buckets, *work, filters)
-    every = {entry for name in kernels.names() for entry in kernels.entries(name)}
-    assert {c.kernel for c in found} <= every
     for device in DEVICES:
         assert all(c.floor_ms(device) > 0 for c in found)
     slow, fast = DEVICES[1], DEVICES[2]
     assert all(c.floor_ms(fast) < c.floor_ms(slow) for c in found)
+
+
+def test_every_kernel_is_counted_and_nothing_else() -> None:
+    """Over the kinds of frames and models that there are; the two tables of counts together."""
+    buckets, work = tile_buckets(64), Work(10, 100)
+    fusions = [
+        replace(load_preset("paper").fusion, smoothing="box-cascade"),
+        replace(load_preset("paper").fusion, smoothing="gaussian", sigma=8.0),
+    ]
+    problem = Problem(96, 128, 128, 64, 2000, 64, 16)
+    kinds = [
+        replace(problem, rim=2, spread=3, stride=3, pool=6),
+        replace(problem, ring=500, registered=False),
+        replace(problem, cloud=True),
+    ]
+    counted = {c.kernel for p in kinds for f in fusions for c in costs(p, buckets, work, work, work, smoothing(f))}
+    for half in (False, True):
+        sizes = ScoreProblem(2000, 4096, 64, 64, 60, 40, 8, 8, (8, 8), ((8, 8), (8, 8)), half, 100, 3, True)
+        counted |= {c.kernel for c in score_costs(sizes)}
+    assert counted == {entry for name in kernels.names() for entry in kernels.entries(name)}
 
 
 def test_a_floor_is_the_slower_of_memory_and_lanes() -> None:

@@ -13,7 +13,7 @@ from edge_ad.runtime import pointops
 from edge_ad.runtime.kernels import reference
 from edge_ad.runtime.kernels.launch import Buckets, consecutive_buckets, knn_launch, tile_buckets
 from tests.emulator.emulate import SCHEDULES, examples, needs_compiler
-from tests.runtime.kernels.run import Compacted, Ordered, three_nearest
+from tests.runtime.kernels.run import Compacted, Ordered
 from tests.shared import SHARED, needs_shared
 
 pytestmark = needs_compiler
@@ -64,15 +64,6 @@ def test_nearest_points_are_numpys(
     np.testing.assert_array_equal(grouped, pointops.group_points(points, centers, expected))
 
 
-@settings(max_examples=examples(50))
-@given(clouds(1, 300), clouds(3, 60), schedules)
-def test_three_nearest_are_numpys(points: np.ndarray, centers: np.ndarray, schedule: tuple[str, int]) -> None:
-    index, weight = three_nearest(points, centers, schedule=schedule)
-    expected, expected_weight = pointops.three_nearest(points, centers)
-    np.testing.assert_array_equal(index, expected)
-    np.testing.assert_array_equal(weight, expected_weight)
-
-
 @settings(max_examples=examples(60))
 @given(clouds(1, 400), st.data(), rooms, schedules)
 def test_three_nearest_by_buckets_are_numpys(
@@ -97,7 +88,7 @@ def test_golden_clouds(name: str) -> None:
     chosen, centers = buckets.fps(len(golden["fps_index"]))
     np.testing.assert_array_equal(chosen, golden["fps_index"])
     np.testing.assert_array_equal(buckets.knn(centers, 32)[0], golden["knn_index"])
-    index, weight = three_nearest(points, centers)
+    index, weight = Ordered(points).three_nearest(centers)
     np.testing.assert_array_equal(index, golden["interp_index"])
     np.testing.assert_allclose(weight, golden["interp_weight"], rtol=0, atol=2e-7)
 
@@ -161,7 +152,7 @@ def test_large_clouds_in_no_order(n: int) -> None:
     np.testing.assert_array_equal(chosen, pointops.farthest_point_sample(points, 1024))
     expected = pointops.k_nearest(points, centers, 32)
     np.testing.assert_array_equal(buckets.knn(centers, 32)[0], expected)
-    index, weight = three_nearest(points, centers)
+    index, _ = buckets.three_nearest(centers)
     np.testing.assert_array_equal(index, pointops.three_nearest(points, centers)[0])
 
 
@@ -174,7 +165,7 @@ def test_no_point_and_fewer_points_than_a_group_stay_inside_their_memory() -> No
     index, grouped = Ordered(few).knn(few[:1], 6)
     assert index.tolist() == [[0, 1, 0, 0, 0, 0]]
     assert np.isfinite(grouped).all()
-    index, weight = three_nearest(np.zeros((0, 3), np.float32), few)
+    index, _ = empty.three_nearest(few)
     assert index.shape == (0, 3)
 
 
@@ -182,7 +173,6 @@ def test_distances_that_overflow_are_still_ordered_by_index() -> None:
     points = np.float32([[0, 0, 0], [3e38, 0, 0], [-3e38, 0, 0], [1, 0, 0]])
     with np.errstate(over="ignore"):
         np.testing.assert_array_equal(Ordered(points).fps(4)[0], pointops.farthest_point_sample(points, 4))
-    assert three_nearest(points[:1], points)[0].tolist() == [[0, 3, 1]]
     assert Ordered(points[:1]).three_nearest(points)[0].tolist() == [[0, 3, 1]]
 
 

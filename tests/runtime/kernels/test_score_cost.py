@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_ad.runtime.kernels import source_of
-from edge_ad.runtime.kernels.cost import DEVICES
+from edge_ad.runtime.kernels.floor import DEVICES
 from edge_ad.runtime.kernels.score_cost import ScoreProblem, score_costs, triangular_products
 
 PAPER = ScoreProblem(
@@ -40,7 +40,7 @@ def test_fp16_halves_what_the_operands_move_and_uses_the_tensor_cores() -> None:
 
 def test_the_kernels_are_those_that_scoring_launches() -> None:
     found = [c.kernel for c in score_costs(PAPER)]
-    assert found.count("score_distance_rgb_f16") == 1 and found.count("score_distance_anchor") == 2
+    assert found.count("score_distance_rgb") == 1 and found.count("score_distance_anchor") == 2
     assert (
         found.count("score_product_f16") == 3 and {k for k in found if not source_of(k).startswith("score_")} == set()
     )

@@ -110,6 +110,26 @@ def test_the_command_writes_a_chart_and_compares(tiny_export: Path, tmp_path: Pa
     assert "its price: not measured on this bundle" in said
     picture = cv2.imread(str(tmp_path / "p.png"))
     assert picture is not None and picture.shape[1] == 960 and (picture < 100).any()
-    (tmp_path / "other.json").write_text('{"frames": 3}')
-    _, said = call("--compare", tmp_path / "other.json", code=1)
-    assert said.strip().splitlines()[-1].startswith("error:") and "is no profile" in said
+    once, _ = call("--frames", 1, "--warm-up", 0, "--json")
+    assert json.loads(once)["stages_ms"]["total"]["p50"] == json.loads(once)["stages_ms"]["total"]["p99"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"frames": 3}', "is no profile; expected a file of edge-ad profile --json"),
+        ("[]", "is no profile"),
+        ('{"point": 1, "machine": 2}', "is no profile"),
+        ("then", "is not JSON"),
+        (None, "does not exist"),
+    ],
+)
+def test_what_is_no_profile_is_refused_before_the_work(
+    tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, message: str
+) -> None:
+    monkeypatch.setattr("edge_ad.runtime.profiling.profile", lambda *_, **__: pytest.fail("work was done"))
+    if text is not None:
+        (tmp_path / "then.json").write_text(text)
+    done = CliRunner().invoke(main, ["profile", str(tiny_export), "--compare", str(tmp_path / "then.json")])
+    assert done.exit_code == 1 and done.stderr.startswith("error: ") and message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
