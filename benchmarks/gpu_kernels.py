@@ -1,12 +1,13 @@
-"""Time of every kernel on this GPU beside its floor: point operations, scoring and map, without the networks.
+"""Time of every kernel on this GPU beside its floor: from the depth image to the areas, without the networks.
 
     python benchmarks/gpu_kernels.py [--size 224 --groups 1024 --group-size 32 --storage f16 --json out.json]
 
-The default sizes are the paper's (METHOD.md) with every pixel valid. Weights and tables are random: the time of these
-kernels does not depend on them. Each launch is timed by two events, the median over the repetitions is shown; launches
-of one kernel are added. The floor is the count of bytes and operations (``runtime/kernels/cost.py``, ``score_cost.py``)
-over what the device is said to do; events around single launches add some microseconds each. At last the stages are run
-as CUDA graphs, as the pipeline runs them, and timed as wholes.
+The default sizes are the paper's (METHOD.md) with every pixel valid, cut from a frame of 640 x 480 whose depth lies on
+a grid of its own. Weights and tables are random: the time of these kernels does not depend on them. Each launch is
+timed by two events, the median over the repetitions is shown; launches of one kernel are added. The floor is the count
+of bytes and operations (``runtime/kernels/cost.py``, ``score_cost.py``) over what the device is said to do; events
+around single launches add some microseconds each. At last the stages are run as CUDA graphs, as the pipeline runs them,
+and timed as wholes.
 """
 
 from __future__ import annotations
@@ -22,22 +23,32 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))  # also for `python -m benchmarks.NAME`
+from gpu_problem import floors, problem, scene  # noqa: E402
+
 from edge_ad.errors import EdgeAdError
 from edge_ad.presets import load_preset
 from edge_ad.runtime.device.anomaly_map import MapStage
 from edge_ad.runtime.device.api import Argument, Stream
 from edge_ad.runtime.device.buffers import Arena
+from edge_ad.runtime.device.front import FrontEnd, PixelTest
+from edge_ad.runtime.device.judge import JudgeStage
 from edge_ad.runtime.device.kernels import KernelSet
 from edge_ad.runtime.device.points import PointBranch
 from edge_ad.runtime.device.score import FusedScore, Taps
-from edge_ad.runtime.device.sizes import Sizes
 from edge_ad.runtime.device.slot import Slot
-from edge_ad.runtime.device.weights import Layer, ScoreWeights, TextLayer
+from edge_ad.runtime.device.slot import window as window_arguments
 from edge_ad.runtime.driver import PyCudaDriver
-from edge_ad.runtime.kernels.cost import Problem, costs, grouping_work, interpolation_work, sampling_work
+from edge_ad.runtime.geometry import Plane, depth_to_xyz
 from edge_ad.runtime.kernels.floor import DEVICES, Device
-from edge_ad.runtime.kernels.launch import Launch, consecutive_buckets, smoothing, tile_buckets
-from edge_ad.runtime.kernels.score_cost import ScoreProblem, score_costs
+from edge_ad.runtime.kernels.launch import (
+    Launch,
+    bicubic_table,
+    compact_launch,
+    preprocess_launch,
+)
+from edge_ad.runtime.limits import Limits
+from edge_ad.runtime.preprocess import nearest_to_sample
 
 
 class TimedKernels(KernelSet):
@@ -84,78 +95,6 @@ def this_device(driver: Any) -> Device:
     return Device(driver.name, count, clock, memory)
 
 
-def problem(a: argparse.Namespace) -> tuple[Sizes, ScoreWeights]:
-    """Sizes and random weights; hidden widths by the rule of METHOD.md section 3."""
-    rng = np.random.default_rng(0)
-
-    def layer(inputs: int, outputs: int, column: int) -> Layer:
-        hidden = (inputs + outputs) // 2
-        weight = np.triu(rng.normal(0, hidden**-0.5, (min(outputs, hidden + 1), hidden))).astype(np.float32)
-        return Layer(weight, np.zeros(len(weight), np.float32), column)
-
-    d_rgb, d_3d, d_txt = a.dim_rgb, a.dim_points, a.dim_text
-    to_rgb = layer(d_3d, d_rgb, d_3d)
-    texts = [layer(d_rgb, d_txt, d_rgb + 4 * d_3d), layer(d_3d, d_txt, d_3d + to_rgb.hidden)]
-    pair = [TextLayer(t, np.eye(10, t.rank, dtype=np.float32), np.zeros(10, np.float32)) for t in texts]
-    weights = ScoreWeights(
-        d_rgb + 4 * d_3d + texts[0].hidden,
-        d_3d + to_rgb.hidden + texts[1].hidden,
-        d_rgb,
-        d_3d,
-        np.ones(d_3d, np.float32),
-        np.zeros(d_3d, np.float32),
-        1e-5,
-        to_rgb,
-        (pair[0], pair[1]),
-    )
-    sizes = Sizes(
-        size=a.size,
-        stride=1,
-        score_stride=1,
-        grid=a.grid,
-        dim_rgb=d_rgb,
-        groups=a.groups,
-        group_size=a.group_size,
-        dim_points=d_3d,
-        pool=1,
-        rgb_width=weights.rgb_width,
-        point_width=weights.point_width,
-        classes=10,
-        levels=False,
-        drawn=tile_buckets(a.size),
-        near=consecutive_buckets(a.groups),
-        every=tile_buckets(a.size),
-    )
-    return sizes, weights
-
-
-def floors(a: argparse.Namespace, s: Sizes, w: ScoreWeights, cloud: np.ndarray, device: Device) -> dict[str, float]:
-    """Kernel -> milliseconds."""
-    from edge_ad.runtime.pointops import farthest_point_sample
-
-    pixels = a.size * a.size
-    rank = np.arange(pixels, dtype=np.int32).reshape(a.size, a.size)
-    centers = cloud[farthest_point_sample(cloud, a.groups)]
-    sampling = sampling_work(cloud, s.drawn, a.groups, rank, a.size)
-    grouping = grouping_work(cloud, centers, a.group_size, s.drawn, rank, a.size)
-    between = interpolation_work(cloud, centers, s.every, rank, a.size)
-    filters = smoothing(load_preset("paper").fusion)
-    out: dict[str, float] = defaultdict(float)
-    p = Problem(480, 640, 640, a.size, pixels, a.groups, a.group_size)
-    for cost in costs(p, s.drawn, sampling, grouping, between, filters):
-        out[cost.kernel] += cost.floor_ms(device)
-    assert w.text is not None
-    pairs = tuple((t.layer.hidden, t.layer.rank) for t in w.text)
-    to_rgb = (w.points_to_rgb.hidden, w.points_to_rgb.rank)
-    q = ScoreProblem(
-        pixels, pixels, a.grid**2, a.groups, s.rgb_width, s.point_width, w.dim_rgb, w.dim_points, to_rgb, pairs,
-        a.storage == "f16",
-    )  # fmt: skip
-    for score in score_costs(q):
-        out[score.kernel] += score.floor_ms(device)
-    return out
-
-
 def main() -> int:
     """Measure, print the table."""
     made = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
@@ -181,33 +120,57 @@ def measure(a: argparse.Namespace, driver: Any) -> dict[str, Any]:
     """Time everything on the device and print it."""
     device = this_device(driver)
     s, w = problem(a)
-    y, x = np.mgrid[: a.size, : a.size].astype(np.float32) / a.size
+    frame, window = scene(a.size)
+    assert frame.depth is not None and frame.intrinsics is not None
+    xyz = depth_to_xyz(frame.depth, frame.depth_scale_m, frame.intrinsics)
+    cloud = np.ascontiguousarray(nearest_to_sample(xyz, window), np.float32).reshape(-1, 3)
     rng = np.random.default_rng(1)
-    cloud = np.stack([x - 0.5, y - 0.5, 0.4 + 0.05 * np.sin(9 * x) * y], axis=-1) * np.float32(0.2)
-    cloud = (cloud + rng.normal(0, 2e-4, cloud.shape)).astype(np.float32).reshape(-1, 3)
     kernels = TimedKernels(driver, device_images(driver))
     arena, stream = Arena(driver), driver.stream()
     half = a.storage == "f16"
-    slot = Slot(driver, s, half, s.classes, s.pixels)
+    slot = Slot(driver, s, half, s.pixels)
     preset = load_preset("paper")
     points = PointBranch(kernels, arena, s, preset.points, 1.0)
     points.prepare(arena, stream)
     taps = Taps(arena, s, stream)
-    score = FusedScore(w, kernels, arena, s, taps, half, True, stream)
-    maps = MapStage(driver, kernels, arena, s, taps, preset.fusion, (1.0, 1.0, 1.0), True, stream)
+    score = FusedScore(w, kernels, arena, s, taps, half, True, False, stream)
+    terms = ("rgb", "3d", "text_rgb", "text_3d")
+    maps = MapStage(driver, kernels, arena, s, taps, preset.fusion, (1.0, 1.0, 1.0), terms, None, stream)
+    judge = JudgeStage(kernels, arena, s, preset, [Limits(0.5, 0.5)] * s.classes, stream)
+    front = FrontEnd(driver, kernels, stream)
+    test = PixelTest(None, None, Plane((0.0, 0.0, -1.0), 0.6, 1.0), 0.005, 0.0)
+    lease = front.put(frame, test)
+    bounds, weights = bicubic_table(window.side, s.size)
+    tables = arena.constant(bounds, stream), arena.constant(weights, stream), int(weights.shape[1])
+    statistics_of = arena.constant(np.array([*preset.rgb.mean, *preset.rgb.std], np.float32), stream)
+
+    def cut() -> None:
+        image = lease.slot
+        slot.report_in.send(stream)
+        kernels.run("preprocess", preprocess_launch(window.side, s.size), stream, image.colour.memory, image.xyz,
+                    image.flags, *window_arguments(window), *tables, statistics_of, slot.image, slot.cloud, slot.valid,
+                    slot.lost)  # fmt: skip
+        kernels.run("part_counts", compact_launch(s.size), stream, slot.valid, slot.lost, s.size, window.side, 1,
+                    slot.report.counts)  # fmt: skip
+
+    def masks() -> None:
+        judge.enqueue(slot, stream)
+        judge.join(slot, lease.slot, window, stream)
+        judge.finish(lease.slot, stream)
+
     slot.put_class(0)
-    for piece, value in ((slot.sample_cloud, cloud.reshape(slot.sample_cloud.shape)), (slot.sample_valid, 1)):
-        piece.array[:] = value
-    for piece in (slot.report_in, slot.plan_in, slot.sample_cloud, slot.sample_valid):
-        piece.send(stream)
+    slot.plan_in.send(stream)
     for memory, shape in ((slot.rgb_table, (s.rgb_tokens, s.rgb_width)), (slot.point_table, (s.groups, s.point_width))):
         host = arena.pinned(shape)
         host.array.view(np.float32)[:] = rng.normal(size=int(np.prod(shape))).astype(np.float32)
         driver.upload(memory, host, host.nbytes, stream)
     stages = {
+        "depth to cloud": lambda: front.enqueue(lease.slot, frame, test),
+        "cut": cut,
         "points (FPS, grouping, weights)": lambda: points.enqueue(slot, stream),
         "scoring": lambda: score.enqueue(slot, stream, False, s.pixels),
         "map": lambda: maps.enqueue(slot, stream),
+        "masks, areas, copies to the host": masks,
     }
     for work in stages.values():  # modules are loaded, caches are warm
         work()
@@ -255,6 +218,8 @@ def measure(a: argparse.Namespace, driver: Any) -> dict[str, Any]:
     }
     for graph in graphs.values():
         graph.free()
+    judge.free()
+    front.free()
     slot.free()
     arena.free()
     return document

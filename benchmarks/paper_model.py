@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # also for `python -m benchmarks
 from common import RESULTS, keep  # noqa: E402
 
 from edge_ad.evaluation.tables import Table  # noqa: E402
-from edge_ad.frame import F32, Frame, Intrinsics, Sample, SampleTransform  # noqa: E402
+from edge_ad.frame import F32, Sample, SampleTransform  # noqa: E402
 from edge_ad.presets import Preset, load_preset  # noqa: E402
 
 
@@ -56,14 +56,6 @@ def part_sample(valid: int, size: int = 224, seed: int = 0) -> Sample:
     xyz = np.where(mask[..., None], np.stack([u / 300 * z, v / 300 * z, z], axis=-1), 0).astype(np.float32)
     rgb = rng.normal(size=(3, size, size)).astype(np.float32)
     return Sample(rgb, xyz, mask, np.zeros_like(mask), SampleTransform(0, 0, size, size, size, size))
-
-
-def part_frame(valid: int) -> Frame:
-    """:func:`part_sample` as a camera's frame of 224 x 224 pixels, without a supporting plane."""
-    sample = part_sample(valid)
-    colour = np.random.default_rng(1).integers(0, 255, (*sample.valid.shape, 3), dtype=np.uint8)
-    depth = np.round(sample.xyz[..., 2] * 1e4).astype(np.uint16)
-    return Frame(colour=colour, depth=depth, depth_scale_m=1e-4, intrinsics=Intrinsics(224, 224, 300, 300, 112, 112))
 
 
 def gflop(graph: bytes) -> float:

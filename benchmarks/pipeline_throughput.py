@@ -32,7 +32,7 @@ from edge_ad.runtime.point import measured_row, price
 from edge_ad.sensors import open_camera
 
 
-def make(folder: Path, target_ms: float) -> tuple[Path, Path]:
+def make(folder: Path, target_fps: float) -> tuple[Path, Path]:
     """A compact bundle with variants, calibrated and tuned, and its parts."""
     steps = Steps(folder / "json", 5)
     parts, model, bundle = folder / "parts", folder / "model", folder / "bundle"
@@ -46,7 +46,7 @@ def make(folder: Path, target_ms: float) -> tuple[Path, Path]:
     steps.edge_ad("export", "export", "export", model, bundle, "--data", parts)
     rate = ("--false-reject-rate", 0.2)
     steps.edge_ad("calibrate", "thresholds", "calibrate", "thresholds", bundle, "--data", parts, *rate)
-    steps.edge_ad("tune", "tune", "tune", bundle, "--data", parts, "--target-ms", target_ms, *rate)
+    steps.edge_ad("tune", "tune", "tune", bundle, "--data", parts, "--target-fps", target_fps, *rate)
     return bundle, parts
 
 
@@ -88,13 +88,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, help="default: fit and tune a compact one")
     parser.add_argument("--data", type=Path, help="folder of frames; default: the bundle's golden frames")
-    parser.add_argument("--target-ms", type=float, default=60.0, help="for tune, where the bundle is made here")
+    parser.add_argument("--target-fps", type=float, default=25.0, help="for tune, where the bundle is made here")
     parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="keep the tables in benchmarks/results")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        path, data = (args.bundle, args.data) if args.bundle else make(Path(temporary), args.target_ms)
+        path, data = (args.bundle, args.data) if args.bundle else make(Path(temporary), args.target_fps)
         bundle = Bundle.open(path)
         if data is None:
             frames = [g.frame for g in bundle.golden()]

@@ -28,8 +28,8 @@ while [ $# -gt 0 ]; do
 done
 case $out in /*) ;; *) out=$PWD/$out ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-seen=0 # any one of them: a desktop has the first, Jetsons one of the others
-for device in /dev/nvidia[0-9]* /dev/nvhost-gpu /dev/nvgpu; do [ ! -e "$device" ] || seen=1; done
+seen=0 # any one of them: a desktop has the first, Jetsons one of the next two, WSL the last
+for device in /dev/nvidia[0-9]* /dev/nvhost-gpu /dev/nvgpu /dev/dxg; do [ ! -e "$device" ] || seen=1; done
 [ $seen = 1 ] || fail "no NVIDIA GPU is visible; run this on a CUDA machine"
 command -v g++ >/dev/null || fail "g++ is missing; install it: apt-get install g++"
 cuda=${CUDA_HOME:-/usr/local/cuda}
@@ -46,8 +46,15 @@ from=()
 pip install --quiet "${from[@]}" --upgrade pip setuptools wheel
 pip install --quiet "${from[@]}" numpy pytest hypothesis pytools platformdirs mako
 pip install --quiet "${from[@]}" --no-build-isolation -e .
-"$venv/bin/python" -c 'import pycuda' 2>/dev/null ||
-    CUDA_ROOT=$(dirname "$(dirname "$(command -v nvcc)")") pip install --quiet "${from[@]}" --no-build-isolation 'pycuda>=2024.1'
+if ! "$venv/bin/python" -c 'import pycuda.driver' 2>/dev/null; then
+    # nvcc may be a wrapper in another folder than its headers; cuRAND is not used, and not everywhere. PyCUDA reads both
+    # from a file in the home folder.
+    root=$(nvcc --dryrun -x cu /dev/null 2>&1 | sed -n 's/^#\$ TOP=//p')
+    settings=$(mktemp -d)
+    trap 'rm -rf "$settings"' EXIT
+    printf 'CUDA_ROOT = "%s"\nCUDA_ENABLE_CURAND = False\n' "$(cd "$root" && pwd)" >"$settings/.aksetup-defaults.py"
+    HOME=$settings pip install --quiet "${from[@]}" --no-build-isolation 'pycuda>=2024.1'
+fi
 if [ -z "$site" ]; then # one of them is enough; the tests say which is missing
     for extra in tensorrt tensorrt-rtx; do
         { [ -n "$wheels" ] && ! ls "$wheels" | grep -qi "^${extra/-/[-_]}[-_]"; } || pip install --quiet "${from[@]}" "$extra" || true

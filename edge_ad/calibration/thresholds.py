@@ -13,7 +13,7 @@ Beta(k, n + 1 - k) distributed; ``Threshold.rate_upper_95`` is its 95 % point, t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
@@ -90,11 +90,6 @@ def threshold_for(scores_good: ArrayLike, false_reject_rate: float, *, class_nam
     value = float(np.sort(scores)[n - k])
     upper = float(betaincinv(k, n + 1 - k, 0.95))
     return Threshold(value, n, float(false_reject_rate), k, k / (n + 1), upper)
-
-
-def thresholds_by_class(scores_good: Mapping[str, ArrayLike], false_reject_rate: float) -> dict[str, Threshold]:
-    """:func:`threshold_for` for every class; one error names the first class that has too few parts."""
-    return {c: threshold_for(s, false_reject_rate, class_name=c) for c, s in scores_good.items()}
 
 
 def mask_threshold_for(

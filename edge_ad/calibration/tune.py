@@ -130,7 +130,8 @@ def mark_pareto(rows: Sequence[Row]) -> list[Row]:
 def choose(rows: Sequence[Row], target_ms: float | None = None, target_fps: float | None = None) -> Row:
     """The most accurate row that meets the targets; of equal ones the fastest.
 
-    target_ms : for the median of one frame in flight. target_fps : frames a second in throughput mode.
+    A lower precision counts only where it is faster than float32 at the same variant and stride: what it finds better
+    is chance. target_ms : for the median of one frame in flight. target_fps : frames a second in throughput mode.
 
     Raises
     ------
@@ -140,6 +141,16 @@ def choose(rows: Sequence[Row], target_ms: float | None = None, target_fps: floa
     alive = [(r, r.time, r.accuracy) for r in rows if r.time is not None and r.accuracy is not None and not r.reason]
     if not alive:
         raise EdgeAdError("no candidate could be measured", "at least one", rows[0].reason if rows else "")
+    plain: dict[tuple[str, int], float] = {}
+    for r, t, _ in alive:
+        key = (r.point.variant, r.point.stride)
+        if r.point.precision == "fp32":
+            plain[key] = min(t.p50_ms, plain.get(key, t.p50_ms))
+    alive = [
+        (r, t, a)
+        for r, t, a in alive
+        if r.point.precision == "fp32" or t.p50_ms < plain.get((r.point.variant, r.point.stride), float("inf"))
+    ]
     ms, fps = target_ms or float("inf"), target_fps or 0.0
     meets = [(r, t, a) for r, t, a in alive if t.p50_ms <= ms and t.per_second >= fps]
     if not meets:

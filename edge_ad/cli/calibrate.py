@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_ad.cli import options
+from edge_ad.cli.calibrate_precision import fp16, int8, rounding_twin_of
 from edge_ad.cli.common import cli_errors, echo_json, log, progress
 
 if TYPE_CHECKING:
@@ -70,8 +71,6 @@ def thresholds(
     with ExitStack() as stack:
         scored_with = None
         if precision == "fp16" and backend == "onnxruntime":
-            from edge_ad.cli.calibrate_precision import rounding_twin_of
-
             scored_with = (stack.enter_context(rounding_twin_of(opened)), "fp32")
         report = calibrate(
             opened,
@@ -184,11 +183,5 @@ def _take(camera: str, count: int, skip: int) -> list[Frame]:
     return good
 
 
-def _add_precisions() -> None:
-    from edge_ad.cli.calibrate_precision import fp16, int8
-
-    command.add_command(int8)
-    command.add_command(fp16)
-
-
-_add_precisions()
+command.add_command(int8)
+command.add_command(fp16)

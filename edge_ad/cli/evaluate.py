@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_ad.cli import options
+from edge_ad.cli.calibrate_precision import rounding_twin_of
 from edge_ad.cli.common import cli_errors, echo_json, log, progress
 
 if TYPE_CHECKING:
     from edge_ad.bundle import Bundle
-    from edge_ad.data.dataset import Dataset, Item
+    from edge_ad.data.dataset import Dataset
     from edge_ad.evaluation.report import Record
     from edge_ad.evaluation.runner import ScoredPart
 
@@ -68,6 +69,8 @@ def command(
     """
     from edge_ad.data.dataset import open_dataset
     from edge_ad.errors import EdgeAdError
+    from edge_ad.evaluation.ablation import ablation_by_modality, ablation_text, single_modality
+    from edge_ad.evaluation.choice import spread, test_items
     from edge_ad.evaluation.recall import recall_report
     from edge_ad.evaluation.report import evaluate_scores
     from edge_ad.evaluation.runner import defect_modalities, score_items, to_record
@@ -77,15 +80,15 @@ def command(
     click.get_current_context().call_on_close(stack.close)
     bundle = _open_target(target, dataset, stack).as_variant(variant, score_stride)
     wanted = [c.strip() for c in classes.split(",") if c.strip()] or list(dataset.classes)
-    items = _test_items(dataset, wanted, bundle.class_names if class_name is None else None, limit)
+    items = test_items(dataset, wanted, bundle.class_names if class_name is None else None, limit)
     kinds = defect_modalities(dataset)
-    shown = _spread(items, sheet_rows) if sheet else set()
+    shown = spread(items, sheet_rows) if sheet else set()
     records: list[Record] = []
     rows: list[ScoredPart] = []
     broken: list[str] = []
     scored_with, scored_in = bundle, precision
-    if precision == "fp16" and backend == "onnxruntime":
-        scored_with, scored_in = _rounding_twin(bundle, stack), "fp32"
+    if precision == "fp16" and backend == "onnxruntime":  # which hides FP16's overflows and rounding
+        scored_with, scored_in = stack.enter_context(rounding_twin_of(bundle)), "fp32"
     parts = score_items(
         scored_with,
         items,
@@ -101,7 +104,7 @@ def command(
         if part.error:
             broken.append(f"{part.item.name}: {part.error}")
             continue
-        records.append(to_record(part, kinds, _single_modality(part, bundle.preset) if ablation else None))
+        records.append(to_record(part, kinds, single_modality(part, bundle.preset.fusion) if ablation else None))
         if part.item.name in shown:
             rows.append(part)
     for line in broken:
@@ -122,7 +125,7 @@ def command(
         document["recall"] = None if recall is None else recall.to_json()
         document["baseline_i_auroc"] = plain
         if ablation:
-            document["ablation_i_auroc"] = _ablation(records)
+            document["ablation_i_auroc"] = ablation_by_modality(records)
         echo_json(document)
         return
     click.echo(report.to_text())
@@ -132,7 +135,7 @@ def command(
             f"\nper-pixel z-score of colour and height, I-AUROC: {told}; mean {sum(plain.values()) / len(plain):.3f}"
         )
     if ablation:
-        click.echo("\n" + _ablation_text(_ablation(records)))
+        click.echo("\n" + ablation_text(ablation_by_modality(records)))
     if recall is not None:
         click.echo("\n" + recall.table().to_text())
 
@@ -162,95 +165,6 @@ def _open_target(target: Path, dataset: Dataset, stack: ExitStack) -> Bundle:
         raise missing_package(str(e.name), "export") from None
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-ad-")))
     return export_bundle(load_model(target), folder / target.resolve().name, dataset, golden=1, say=log).bundle
-
-
-def _rounding_twin(bundle: Bundle, stack: ExitStack) -> Bundle:
-    """ONNX Runtime on a CPU hides FP16's overflows and rounding, so FP16 is measured on the rounding twin."""
-    from edge_ad.cli.calibrate_precision import rounding_twin_of
-
-    return stack.enter_context(rounding_twin_of(bundle))
-
-
-def _test_items(dataset: Dataset, wanted: list[str], known: tuple[str, ...] | None, limit: int) -> list[Item]:
-    from edge_ad.errors import EdgeAdError
-
-    items: list[Item] = []
-    for name in wanted:
-        if name not in dataset.classes:
-            raise EdgeAdError(f"{dataset.root} has no class '{name}'", f"one of {', '.join(dataset.classes)}")
-        if known is not None and name not in known:
-            raise EdgeAdError(
-                f"the bundle does not know the class '{name}'", f"one of {', '.join(known)}", "or --class auto"
-            )
-        here = dataset.select(name, "test")
-        kept: dict[str, int] = {}
-        for item in here:
-            kept[item.defect] = kept.get(item.defect, 0) + 1
-            if not limit or kept[item.defect] <= limit:
-                items.append(item)
-    if not items:
-        raise EdgeAdError(f"{dataset.root} has no test parts", "a split 'test'")
-    return items
-
-
-def _spread(items: list[Item], rows: int) -> set[str]:
-    """Names of parts for the sheet: classes and defects in turn."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for item in items:
-        groups.setdefault((item.class_name, item.defect), []).append(item.name)
-    order = sorted(groups, key=lambda k: (hash_of(k[1]), k[0]))
-    out: list[str] = []
-    turn = 0
-    while len(out) < min(rows, len(items)):
-        out += [groups[k][turn] for k in order if turn < len(groups[k])]
-        turn += 1
-    return set(out[:rows])
-
-
-def hash_of(text: str) -> int:
-    """A stable number of a text, to mix an order without randomness."""
-    import zlib
-
-    return zlib.crc32(text.encode())
-
-
-def _single_modality(part: ScoredPart, preset: Any) -> dict[str, Any]:
-    """Maps that depend on one modality alone: a text factor reads colour only, the other depth only."""
-    from edge_ad.runtime.maps import smooth
-
-    names = {"colour only": "text_rgb", "depth only": "text_3d"}
-    return {k: smooth(part.factors[v], preset.fusion, part.valid) for k, v in names.items() if v in part.factors}
-
-
-def _ablation(records: list[Record]) -> dict[str, dict[str, float]]:
-    """I-AUROC of the full score and of each modality alone, over defects that show in colour, in depth, in both."""
-    from edge_ad.evaluation.metrics import auroc
-
-    out: dict[str, dict[str, float]] = {}
-    ways = ["full", *sorted(records[0].other_maps)]
-    kinds = sorted({r.modality for r in records if r.modality}) or [""]
-    for way in ways:
-        out[way] = {}
-        for kind in kinds:
-            values = []
-            for name in sorted({r.class_name for r in records}):
-                group = [r for r in records if r.class_name == name and (not r.is_defective or r.modality == kind)]
-                scores = [r.score if way == "full" else float(r.other_maps[way].max()) for r in group]
-                if {r.is_defective for r in group} == {True, False}:
-                    values.append(auroc([r.is_defective for r in group], scores))
-            if values:
-                out[way][kind] = sum(values) / len(values)
-    return out
-
-
-def _ablation_text(table: dict[str, dict[str, float]]) -> str:
-    kinds = list(next(iter(table.values())))
-    lines = [
-        "I-AUROC by where the defect shows (mean over the classes)",
-        f"{'scored by':14}" + "".join(f"{k:>9}" for k in kinds),
-    ]
-    lines += [f"{way:14}" + "".join(f"{100 * v:9.1f}" for v in row.values()) for way, row in table.items()]
-    return "\n".join(lines)
 
 
 def _baseline(dataset: Dataset, wanted: list[str]) -> dict[str, float]:

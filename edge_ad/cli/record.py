@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from edge_ad.cli.common import cli_errors, echo_json, log
+from edge_ad.cli.until_signal import UntilSignal
 
 
 @click.command(name="record")
@@ -75,7 +73,7 @@ def command(
             from edge_ad.sensors.mcap_writer import McapWriter
 
             sinks.append(stack.enter_context(McapWriter(raw, class_name)))
-        stop = stack.enter_context(_until_signal())
+        stop = stack.enter_context(UntilSignal())
         # The SDK writes a raw recording itself: its camera must not be started anew while that goes on.
         opened = open_source(camera, watch=raw is None, say=log, stop=stop)
         source = stack.enter_context(TriggeredCamera(opened, open_trigger(trigger, None, log), stop))
@@ -129,18 +127,3 @@ def _raw_camera(camera: str, raw: Path) -> str:
     if uri.scheme != "realsense" or Path(uri.path).suffix in (".bag", ".db3"):
         raise EdgeAdError(f"--raw {raw} from {camera}", "a RealSense camera", "name a FILE.mcap for other sources")
     return str(Uri(uri.scheme, uri.path, {**uri.options, "record": str(raw)}))
-
-
-@contextmanager
-def _until_signal() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or SIGTERM came: the frame in work is finished and the summary printed."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: bool(received)
-        return
-    before = {s: signal.signal(s, lambda number, _: received.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

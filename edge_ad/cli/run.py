@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import signal
 import statistics
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +14,7 @@ import click
 
 from edge_ad.cli import options
 from edge_ad.cli.common import cli_errors, echo_json, log
+from edge_ad.cli.until_signal import UntilSignal
 
 if TYPE_CHECKING:
     from edge_ad.frame import Result
@@ -106,17 +104,15 @@ def command(
     total_ms: list[float] = []
     latency_ms: list[float] = []
     with ExitStack() as stack:
-        ended: list[int] = []
-        camera_in_use = open_source(
-            camera, WatchOptions(stall_s=stall_timeout), watch=watchdog, say=log, stop=lambda: bool(ended)
-        )
+        ended = UntilSignal()
+        camera_in_use = open_source(camera, WatchOptions(stall_s=stall_timeout), watch=watchdog, say=log, stop=ended)
         watched = isinstance(camera_in_use, WatchedCamera)
         if watched:  # before the model: a camera that is not there is told at once
             stack.enter_context(camera_in_use)
         # Only now: these take longer to import than a missing camera takes to be told.
         from edge_ad.outputs import open_output
         from edge_ad.outputs.regression import ExpectResults, RecordResults
-        from edge_ad.runtime.detector import load_detector
+        from edge_ad.runtime.load import load_detector
         from edge_ad.runtime.pipeline import Pipeline, plan, threads_for
         from edge_ad.sensors.triggers import TriggeredCamera, open_trigger
 
@@ -137,7 +133,7 @@ def command(
             chooser = open_trigger(trigger, detector.preprocess.scene_of(class_name or _only(detector.classes)), log)
             stack.callback(chooser.close)
             chooser.start()
-            source = TriggeredCamera(source, chooser, lambda: bool(ended))
+            source = TriggeredCamera(source, chooser, ended)
         # Windows first: where there is no display nothing else has been made yet.
         order = sorted(outputs, key=lambda uri: not uri.startswith("window:"))
         sinks = [stack.enter_context(open_output(uri)) for uri in order]
@@ -147,7 +143,7 @@ def command(
             sinks.append(stack.enter_context(RecordResults(record_results, settings)))
         expected = None if expect_results is None else ExpectResults(expect_results, settings)
         sinks += [] if expected is None else [expected]
-        stack.enter_context(_until_signal(ended))
+        stack.enter_context(ended)
         started = time.perf_counter()
         # A frame that a trigger chose is a part: none of those is given up for a newer one unless asked.
         live = is_live(camera) and trigger == "every" if drop is None else drop
@@ -157,7 +153,7 @@ def command(
                 plan(detector, mode, workers),
                 drop=live,
                 in_flight=1 if low_latency else 0,
-                stop=lambda: bool(ended),
+                stop=ended,
             )
         )
         for number, delivery in enumerate(pipeline, start=1):
@@ -213,20 +209,6 @@ def command(
 
 def _only(classes: tuple[str, ...]) -> str:
     return classes[0] if len(classes) == 1 else "auto"
-
-
-@contextmanager
-def _until_signal(received: list[int]) -> Iterator[list[int]]:
-    """``received`` is empty until Ctrl-C or SIGTERM: the frames in work are finished and the summary printed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    before = {s: signal.signal(s, lambda number, _: received.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _broken(frame: object) -> Result:

@@ -23,6 +23,7 @@ from edge_ad.engines import trt
 from edge_ad.engines.identity import SIDECAR, PlanRecord, Sidecar, engine_key, read_sidecar
 from edge_ad.engines.kernels import add_kernels
 from edge_ad.engines.known_faults import known_faults
+from edge_ad.engines.packing import pack
 from edge_ad.engines.targets import check_batch, choose_targets, default_timing_cache, rows_of, runs_here
 from edge_ad.errors import EdgeAdError
 from edge_ad.files import new_folder, sha256, write_bytes, write_json
@@ -35,7 +36,7 @@ MOST_WORKSPACE_MB = 2**20
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """One graph that was built: its plan (or ONNX file), size in bytes and seconds taken. ``kept``: from before."""
+    """One graph that was built: its plan (or ONNX file), bytes of that file, seconds taken. ``kept``: from before."""
 
     graph: str
     path: Path
@@ -146,19 +147,20 @@ def build_engines(
             here = replace(options, rows=rows_of(bundle, graph))
             plan = trt.build_plan(backend, bundle.graph_path(graph, precision), here, progress=say)
             seconds = round(time.perf_counter() - start, 3)
-            write_bytes(out / f"{graph}.plan", plan.data)
+            name, data = pack(f"{graph}.plan", plan.data)
+            write_bytes(out / name, data)
             plans[graph] = PlanRecord(
-                file=f"{graph}.plan",
+                file=name,
                 inputs=plan.inputs,
                 outputs=plan.outputs,
                 source_sha256=bundle.manifest.files[bundle.graph_file(graph, precision)],
-                sha256=hashlib.sha256(plan.data).hexdigest(),
-                bytes=len(plan.data),
+                sha256=hashlib.sha256(data).hexdigest(),
+                bytes=len(data),
                 seconds=seconds,
                 profile=plan.profile,
             )
             flags = plan.flags
-            built.append(BuiltEngine(graph, folder / f"{graph}.plan", len(plan.data), seconds))
+            built.append(BuiltEngine(graph, folder / name, len(data), seconds))
         add_kernels(out, options.capabilities, say)
         write_json(out / SIDECAR, replace(draft, plans=plans, flags=flags).to_dict())
     if device is not None and runs_here(marks, device):

@@ -18,6 +18,7 @@ from typing import Any
 from edge_ad.bundle import Bundle, TensorSpec
 from edge_ad.bundle.manifest import safe_relative
 from edge_ad.bundle.variants import BASE
+from edge_ad.engines.packing import unpack
 from edge_ad.errors import EdgeAdError
 from edge_ad.files import read_json, sha256
 
@@ -30,8 +31,9 @@ SIDECAR_SCHEMA = 1
 class PlanRecord:
     """One graph of an engine.
 
-    file : plan beside the sidecar, or ``""`` where the backend runs the ONNX file itself.
-    source_sha256, sha256 : hash of the ONNX file it was built from, and of the plan.
+    file : plan beside the sidecar, packed where it ends in ``.xz``, or ``""`` where the backend runs the ONNX file
+    itself.
+    source_sha256, sha256 : hash of the ONNX file it was built from, and of the plan's file. bytes : of that file.
     profile : input -> (least, usual, greatest) shape, for graphs with a free dimension.
     """
 
@@ -191,7 +193,7 @@ def _refusal(folder: Path, sidecar: Sidecar, bundle: Bundle, version: str, capab
 
 
 def read_plan(folder: Path, sidecar: Sidecar, bundle: Bundle, graph: str) -> bytes:
-    """The bytes of a plan, hashed as they were read: what is deserialised is what was checked.
+    """The bytes of a plan, its file hashed as it was read: what is unpacked and deserialised is what was checked.
 
     Raises
     ------
@@ -212,7 +214,7 @@ def read_plan(folder: Path, sidecar: Sidecar, bundle: Bundle, graph: str) -> byt
         raise EdgeAdError(
             f"{where}: {record.file} has SHA-256 {found[:12]}...", f"{record.sha256[:12]}..., its sidecar's", remedy
         )
-    return data
+    return unpack(record.file, data)
 
 
 def check(

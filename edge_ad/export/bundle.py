@@ -14,9 +14,10 @@ from edge_ad.bundle.golden import npz_bytes
 from edge_ad.data.dataset import Dataset
 from edge_ad.errors import EdgeAdError, InvalidFrame
 from edge_ad.export.golden import make_golden, worst_difference
-from edge_ad.export.graphs import PointGraph, RgbGraph, ScoreGraph, column_widths, score_arrays
+from edge_ad.export.graphs import PointGraph, RgbGraph, ScoreGraph, score_arrays
 from edge_ad.export.levels import token_graph
 from edge_ad.export.trace import TracedGraph, trace
+from edge_ad.export.turned import column_widths
 from edge_ad.export.variants import VariantParts, anchors_bytes, graph_specs, variant_parts
 from edge_ad.files import sweep, take_place, temporary
 from edge_ad.frame import Frame

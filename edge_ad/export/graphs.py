@@ -1,18 +1,15 @@
 """The four graphs of a bundle as torch modules: the model of ``edge_ad.models``, restructured exactly.
 
 METHOD.md section 7: a linear layer commutes with an interpolation whose weights sum to 1. So every linear layer that
-the reference applies to an interpolated feature runs here on the tokens (:class:`TokenGraph`), and a pixel only reads a
+the reference applies to an interpolated feature runs on the tokens (:mod:`edge_ad.export.token_graph`), and a pixel reads a
 weighted sum of table rows (:class:`ScoreGraph`). Equal to the reference in real arithmetic.
 
-A distance does not change when both sides are turned alike. So the last layer of an MLP is turned until its weight is
-zero left of its diagonal (QR), and its target is turned likewise: on the tokens, or, for an anchor, once and for all.
-Outputs beyond the rank of the layer (hidden units + 1) vanish and are left out.
+A distance does not change when both sides are turned alike, which :mod:`edge_ad.export.turned` makes use of.
 """
 
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_ad.export.group_graph import GroupGraph, linear
+from edge_ad.export.turned import column_widths, last_linear, turned
 from edge_ad.models.detector import ReferenceDetector
 from edge_ad.models.mappers import Cfm, Gacm, Mlp
 from edge_ad.models.pointmae import MiniPointNet
@@ -53,169 +51,6 @@ class PointGraph(nn.Module):
     def forward(self, groups: Tensor, centers: Tensor) -> Tensor:
         tokens: Tensor = self.encoder(groups, centers)[0]
         return tokens
-
-
-@dataclass(frozen=True)
-class Turned:
-    """A linear layer ``W h + b`` turned by the orthogonal ``turn``: ``turn^T (W h + b)``, in float64.
-
-    turn : (out, out). weight : (r, hidden), zero left of its diagonal. bias : (r,). r = min(out, hidden + 1): the
-    outputs from r on are zero for every h.
-    """
-
-    turn: Tensor
-    weight: Tensor
-    bias: Tensor
-
-
-def turned(layer: nn.Linear) -> Turned:
-    """QR of a layer's weight and bias."""
-    joined = torch.cat([layer.weight, layer.bias[:, None]], dim=1).detach().double()
-    turn, upper = torch.linalg.qr(joined, mode="complete")
-    upper = upper[: min(joined.shape)].triu()
-    return Turned(turn, upper[:, :-1].contiguous(), upper[:, -1].contiguous())
-
-
-def _lastlinear(mapper: Gacm | Cfm | Mlp | None) -> nn.Linear | None:
-    """The last linear layer of a mapper, which stays per pixel; GACM has none."""
-    if mapper is None or isinstance(mapper, Gacm):
-        return None
-    return mapper.fc3 if isinstance(mapper, Cfm) else mapper.fc2
-
-
-def column_widths(detector: ReferenceDetector) -> tuple[list[int], list[int]]:
-    """Widths of the column blocks of the colour table and of the point table, in order."""
-    m, d_rgb, d_3d = detector.mappers, detector.preset.feature_rgb, detector.preset.feature_points
-    if isinstance(m.rgb_to_3d, Gacm):
-        rgb = [d_rgb, d_3d, d_3d, d_3d, d_3d]  # feature, F_sem, F_geo, R, W_g F_geo
-    else:
-        rgb = [d_rgb, m.rgb_to_3d.fc1.out_features]
-    points = [d_3d, m.points_to_rgb.fc1.out_features]
-    if m.rgb_to_text is not None and m.points_to_text is not None:
-        rgb.append(m.rgb_to_text.fc1.out_features)
-        points.append(m.points_to_text.fc1.out_features)
-    return rgb, points
-
-
-class TokenGraph(nn.Module):
-    """Both token sets -> every token-side linear product: ``rgb_table`` (T, W_rgb), ``point_table`` (G, W_3d).
-
-    With ``mappers.condition = "class"`` the index of the class (1,) int64 is a third input: it picks the class's affine
-    map, in which standardisation, condition and turn are one. The text columns do not depend on it.
-
-    Columns: the standardised feature itself, turned as the layer that maps onto it (:class:`Turned`), then the first
-    layers of the mappers that read it (:func:`column_widths`). The turn is part of the standardisation, and is undone
-    in the weights of the layers that read it: it costs nothing.
-    """
-
-    rgb_weight: Tensor
-    rgb_offset: Tensor
-    point_weight: Tensor
-    point_offset: Tensor
-
-    def __init__(self, detector: ReferenceDetector) -> None:
-        super().__init__()
-        m = detector.mappers
-        self._turns = rgb, points = _turn_of(m.points_to_rgb), _turn_of(m.rgb_to_3d)
-        self.by_class = detector.conditions is not None
-        for side, turn in (("rgb", rgb), ("point", points)):
-            weight, offset = feature_map(detector, side)
-            self.register_buffer(f"{side}_weight", (weight if turn is None else turn.T @ weight).float())
-            self.register_buffer(f"{side}_offset", (offset if turn is None else offset @ turn).float())
-        if isinstance(m.rgb_to_3d, Gacm):
-            first = [m.rgb_to_3d.phi_s, m.rgb_to_3d.phi_g, m.rgb_to_3d.residual]
-            self.gate: nn.Linear | None = m.rgb_to_3d.w_g
-        else:
-            first, self.gate = [m.rgb_to_3d.fc1], None
-        self.rgb_layers = nn.ModuleList(_reading(layer, rgb) for layer in first)
-        self.point_layers = nn.ModuleList([_reading(m.points_to_rgb.fc1, points)])
-        self.rgb_text = self.point_text = None
-        if m.rgb_to_text is not None and m.points_to_text is not None:
-            if self.by_class:  # these read raw tokens, through the shared standardisation
-                self.rgb_text = after(m.rgb_to_text.fc1, detector.rgb_weight, detector.rgb_offset)
-                self.point_text = after(m.points_to_text.fc1, detector.point_weight, detector.point_offset)
-            else:
-                self.rgb_text = _reading(m.rgb_to_text.fc1, rgb)
-                self.point_text = _reading(m.points_to_text.fc1, points)
-
-    def read_rgb(self, layer: nn.Linear) -> nn.Linear:
-        """A layer for colour features, for turned ones."""
-        return _reading(layer, self._turns[0])
-
-    def read_points(self, layer: nn.Linear) -> nn.Linear:
-        """A layer for point features, for turned ones."""
-        return _reading(layer, self._turns[1])
-
-    def features(self, rgb_tokens: Tensor, point_tokens: Tensor, class_index: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The features that the cross mappers read and are compared with, turned."""
-        if not self.by_class:
-            x = _affine(rgb_tokens, self.rgb_weight, self.rgb_offset)
-            return x, _affine(point_tokens, self.point_weight, self.point_offset)
-        assert class_index is not None
-        x = rgb_tokens @ _chosen(self.rgb_weight, class_index).T + _chosen(self.rgb_offset, class_index)
-        y = point_tokens @ _chosen(self.point_weight, class_index).T + _chosen(self.point_offset, class_index)
-        return x, y
-
-    def forward(
-        self, rgb_tokens: Tensor, point_tokens: Tensor, class_index: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        return self.products(rgb_tokens, point_tokens, *self.features(rgb_tokens, point_tokens, class_index))
-
-    def products(self, rgb_tokens: Tensor, point_tokens: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw tokens and turned features -> both tables."""
-        rgb = [x] + [layer(x) for layer in self.rgb_layers]
-        if self.gate is not None:
-            rgb.append(self.gate(rgb[2]))  # W_g F_geo (eq. 3)
-        points = [y] + [layer(y) for layer in self.point_layers]
-        if self.rgb_text is not None and self.point_text is not None:
-            rgb.append(self.rgb_text(rgb_tokens if self.by_class else x))
-            points.append(self.point_text(point_tokens if self.by_class else y))
-        return torch.cat(rgb, dim=1), torch.cat(points, dim=1)
-
-
-def feature_map(detector: ReferenceDetector, side: str) -> tuple[Tensor, Tensor]:
-    """Raw tokens -> features, ``side`` "rgb" or "point", in float64: weight (D', D) and offset (D',).
-
-    With conditions one a class: (C, D', D) and (C, D').
-    """
-    weight, offset = getattr(detector, f"{side}_weight").double(), getattr(detector, f"{side}_offset").double()
-    if detector.conditions is None:
-        return weight, offset
-    own = detector.conditions.rgb if side == "rgb" else detector.conditions.points
-    turn = own.weight.double()
-    return turn @ weight, turn @ offset + own.offset.double()
-
-
-def after(layer: nn.Linear, weight: Tensor, offset: Tensor) -> nn.Linear:
-    """``layer`` composed with the affine map before it, in float64."""
-    own = layer.weight.detach().double()
-    bias = own @ offset.double() + layer.bias.detach().double()
-    return linear(torch.cat([own @ weight.double(), bias[:, None]], dim=1))
-
-
-def _chosen(values: Tensor, class_index: Tensor) -> Tensor:
-    return torch.index_select(values, 0, class_index)[0]
-
-
-def _affine(tokens: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
-    """Standardisation and turn of tokens, left out where neither changes them."""
-    if weight.shape[0] == weight.shape[1] and not offset.any() and torch.equal(weight, torch.eye(len(weight))):
-        return tokens
-    return tokens @ weight.T + offset
-
-
-def _turn_of(mapper: Gacm | Cfm | Mlp) -> Tensor | None:
-    """The turn of a mapper's last layer, which its target takes too; None without one."""
-    last = _lastlinear(mapper)
-    return None if last is None else turned(last).turn
-
-
-def _reading(layer: nn.Linear, turn: Tensor | None) -> nn.Linear:
-    """``layer`` for inputs that were turned: W x = (W Q) (Q^T x)."""
-    if turn is None:
-        return layer
-    weight = layer.weight.detach().double() @ turn
-    return linear(torch.cat([weight, layer.bias.detach().double()[:, None]], dim=1))
 
 
 class ScoreGraph(nn.Module):
@@ -260,7 +95,7 @@ class ScoreGraph(nn.Module):
 
 def _rest(mapper: Gacm | Cfm | Mlp) -> nn.ModuleList:
     """The linear layers of a mapper that stay per pixel, the last one turned as its target; GACM has none."""
-    last = _lastlinear(mapper)
+    last = last_linear(mapper)
     if last is None:
         return nn.ModuleList()
     t = turned(last)
@@ -310,7 +145,7 @@ def score_arrays(detector: ReferenceDetector) -> dict[str, NDArray[Any]]:
         ("text_3d", m.points_to_text),
     )
     for term, mapper in branches:
-        last = _lastlinear(mapper)
+        last = last_linear(mapper)
         if last is None:
             continue
         t = turned(last)

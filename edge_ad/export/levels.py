@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge_ad.export.graphs import TokenGraph, after
+from edge_ad.export.token_graph import TokenGraph, after
 from edge_ad.models.detector import ReferenceDetector
 from edge_ad.models.levels import Level, limited
 from edge_ad.runtime.scoring import LEVELS

@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge_ad.runtime.detector import Detector, load_detector
+    from edge_ad.runtime.detector import Detector
+    from edge_ad.runtime.load import load_detector
 
 __all__ = ["Detector", "load_detector"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from edge_ad.runtime import detector
+    if name == "Detector":
+        from edge_ad.runtime.detector import Detector
 
-        return getattr(detector, name)
+        return Detector
+    if name == "load_detector":
+        from edge_ad.runtime.load import load_detector
+
+        return load_detector
     raise AttributeError(f"module 'edge_ad.runtime' has no attribute '{name}'")

@@ -34,7 +34,8 @@ class Device:
     memory_bytes: int
 
 
-def _driver() -> Any:
+def library() -> Any:
+    """The driver's library, or None."""
     for name in _LIBRARIES:
         try:
             return ctypes.CDLL(name)
@@ -55,7 +56,7 @@ def available_bytes() -> int:
 
 def find_device() -> Device | None:
     """The first CUDA device, or None where there is no driver or no GPU."""
-    cuda = _driver()
+    cuda = library()
     if cuda is None or cuda.cuInit(0) != 0:
         return None
     handle, major, minor, total = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
@@ -74,7 +75,7 @@ def find_device() -> Device | None:
 
 def driver_version() -> int:
     """The newest CUDA version that the installed driver supports, e.g. 13000; 0 without a driver."""
-    cuda, number = _driver(), ctypes.c_int()
+    cuda, number = library(), ctypes.c_int()
     if cuda is None or cuda.cuDriverGetVersion(ctypes.byref(number)) != 0:
         return 0
     return number.value
@@ -128,8 +129,12 @@ class Buffer:
             self._allocation, self._size = None, 0
 
 
-class CudaContext:
-    """The primary context of the first device and one stream, usable from any thread by ``with ctx.current():``.
+class PrimaryContext:
+    """PyCUDA (``driver``) and the primary context of the first device, usable from any thread by ``with x.current():``.
+
+    Parameters
+    ----------
+    what : what needs it, for the message.
 
     Raises
     ------
@@ -137,26 +142,20 @@ class CudaContext:
         No CUDA device, or PyCUDA is not installed.
     """
 
-    def __init__(self) -> None:
-        self.device = require_device("TensorRT engines run on")
+    def __init__(self, what: str) -> None:
+        self.device = require_device(what)
         try:
             import pycuda.driver as driver
         except ImportError:
             raise missing_package("pycuda", "cuda") from None
         self.driver: Any = driver
         driver.init()
-        self._context: Any = driver.Device(0).retain_primary_context()
-        with self.current():
-            self._stream: Any = driver.Stream()
-
-    @property
-    def stream(self) -> int:
-        """Handle of the stream, as TensorRT and kernel launches take it."""
-        return int(self._stream.handle)
+        self._first: Any = driver.Device(0)
+        self._context: Any = self._first.retain_primary_context()
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make the context current in this thread for the block."""
+        """Make the primary context current in this thread for the block."""
         self._context.push()
         try:
             yield
@@ -170,6 +169,20 @@ class CudaContext:
         if Path("/etc/nv_tegra_release").exists():
             free = max(free, available_bytes())
         return int(free), int(total)
+
+
+class CudaContext(PrimaryContext):
+    """The primary context and one stream."""
+
+    def __init__(self) -> None:
+        super().__init__("TensorRT engines run on")
+        with self.current():
+            self._stream: Any = self.driver.Stream()
+
+    @property
+    def stream(self) -> int:
+        """Handle of the stream, as TensorRT and kernel launches take it."""
+        return int(self._stream.handle)
 
     def buffer(self) -> Buffer:
         """A new, empty device buffer."""

@@ -8,12 +8,11 @@ map, score) and ``finish`` (mask, regions, decision).
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.bundle import BASE, Bundle
+from edge_ad.bundle import Bundle
 from edge_ad.errors import EdgeAdError, InvalidFrame
 from edge_ad.frame import F32, Frame, Result, Sample, degraded
 from edge_ad.parallel import cores
@@ -23,6 +22,7 @@ from edge_ad.runtime.limits import Limits, calibrate_options, describe, read_lim
 from edge_ad.runtime.maps import image_score, smooth
 from edge_ad.runtime.point_input import prepare_points
 from edge_ad.runtime.preprocess import Preprocessor, Scene
+from edge_ad.runtime.resident import settle
 from edge_ad.runtime.scene_check import SceneSetup
 from edge_ad.runtime.scoring import (
     class_distances,
@@ -36,7 +36,7 @@ from edge_ad.runtime.scoring import (
 from edge_ad.runtime.stages import Encoded, EncodedPart, Prepared, PreparedPart, Scored, ScoredFrame, Stopwatch
 from edge_ad.runtime.stride import StridePlan
 
-__all__ = ["AUTO", "AUTO_PIXELS", "Detector", "Limits", "Scored", "Stopwatch", "load_detector"]
+__all__ = ["AUTO", "AUTO_PIXELS", "Detector", "Limits", "Scored", "Stopwatch"]
 
 AUTO_PIXELS = 1024
 """Pixels (evenly spaced over the valid ones) on which ``auto`` compares the classes' anchors."""
@@ -81,7 +81,7 @@ class Detector:
                 )
         self.threads = threads or cores()
         self.sessions = self._load_sessions(backend, precision, threads)
-        scenes = {c: _scene(bundle, c) for c in self.classes}
+        scenes = {c: scene_of(bundle, c) for c in self.classes}
         self.preprocess = Preprocessor(self.preset.geometry, self.preset.rgb.mean, self.preset.rgb.std, scenes)
         self.has_text = any(o.name == "text_rgb" for o in self.sessions["score"].outputs)
         self.every_term = False  # the text terms of every pixel even where beta = 0: for an ablation
@@ -147,6 +147,7 @@ class Detector:
         else:
             with prepared.watch.stage("result"):
                 result = self.judge(scored)
+            settle()  # once a process: whatever a frame needs is loaded now
         # What the camera's watchdog and the scene's check say: never normal then (DESIGN, "What a result says").
         doubts = prepared.frame.health + (() if prepared.cut is None else prepared.cut.health)
         return replace(degraded(result, doubts), times_ms=prepared.watch.total())
@@ -279,43 +280,8 @@ def _anchor_distance(distances: dict[str, F32]) -> float:
     return float((distances["text_rgb"].mean(dtype=np.float64) + distances["text_3d"].mean(dtype=np.float64)) / 2)
 
 
-def _scene(bundle: Bundle, class_name: str) -> Scene:
+def scene_of(bundle: Bundle, class_name: str) -> Scene:
+    """What a bundle knows of a class's scene."""
     arrays = bundle.scene(class_name) or {}
     setup = SceneSetup.from_array(arrays["setup"], f"{bundle.where}: scene") if "setup" in arrays else None
     return Scene(arrays.get("roi"), arrays.get("expected_depth"), setup)
-
-
-def load_detector(
-    bundle: str | Path | Bundle,
-    backend: str = "onnxruntime",
-    precision: str = "fp32",
-    *,
-    threads: int | None = None,
-    class_name: str | None = None,
-    variant: str = BASE,
-    stride: int = 1,
-    on_device: bool = False,
-) -> Detector:
-    """Open a bundle (its hashes are checked) and make it ready to inspect frames.
-
-    ``variant``, ``stride``: which of the bundle's variants, scored at every so many-th pixel (1: exact).
-    ``on_device``: with a TensorRT backend, all between the images and the map on the GPU (docs/cuda-runtime.md).
-
-    Raises
-    ------
-    EdgeAdError
-        The bundle is damaged or from a newer version, the backend is missing, a class has no threshold, or the engine
-        does not answer the golden frames as the reference did (:mod:`edge_ad.engines.gate`).
-    """
-    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
-    view = opened.as_variant(variant, stride)
-    if on_device:
-        from edge_ad.runtime.device.detector import DeviceDetector
-
-        detector: Detector = DeviceDetector(view, backend, precision, class_name)
-    else:
-        detector = Detector(view, backend, precision, threads, class_name)
-    from edge_ad.engines.gate import ensure  # at first load on a device the golden frames decide
-
-    ensure(detector, backend)
-    return detector

@@ -8,15 +8,14 @@ Implements :class:`edge_ad.runtime.device.api.Driver`; exchanging the binding me
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.errors import EdgeAdError, missing_package
-from edge_ad.runtime.cuda import require_device
+from edge_ad.errors import EdgeAdError
+from edge_ad.runtime.cuda import PrimaryContext, library
 from edge_ad.runtime.device.api import Argument
 
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on allocating
@@ -102,16 +101,7 @@ def _call(function: Any, *arguments: Any) -> None:
         raise EdgeAdError(f"the CUDA driver's {function.__name__} failed with error {code}")
 
 
-def _library() -> Any:
-    for name in ("libcuda.so.1", "libcuda.so"):
-        try:
-            return ctypes.CDLL(name)
-        except OSError:
-            continue
-    raise EdgeAdError("the CUDA driver's library libcuda.so.1 cannot be loaded", "", "install the NVIDIA driver")
-
-
-class PyCudaDriver:
+class PyCudaDriver(PrimaryContext):
     """The first CUDA device through PyCUDA.
 
     Raises
@@ -121,28 +111,11 @@ class PyCudaDriver:
     """
 
     def __init__(self) -> None:
-        device = require_device("the device pipeline needs")
-        try:
-            import pycuda.driver as cuda
-        except ImportError:
-            raise missing_package("pycuda", "cuda") from None
-        self.cuda: Any = cuda
-        cuda.init()
-        first = self._first = cuda.Device(0)
-        self.name, self.capability = device.name, device.compute_capability
-        self.integrated = bool(first.get_attribute(cuda.device_attribute.INTEGRATED))
-        self._context: Any = first.retain_primary_context()
-        self._library: Any = None
+        super().__init__("the device pipeline needs")
+        self.cuda = self.driver
+        self.name, self.capability = self.device.name, self.device.compute_capability
+        self.integrated = bool(self._first.get_attribute(self.cuda.device_attribute.INTEGRATED))
         self._modules: list[Any] = []
-
-    @contextmanager
-    def current(self) -> Iterator[None]:
-        """Make the primary context current in this thread for the block."""
-        self._context.push()
-        try:
-            yield
-        finally:
-            self.cuda.Context.pop()
 
     def facts(self) -> tuple[int, float, float]:
         """Multiprocessors, their clock in GHz, and the memory's peak in GB/s, as the driver says them (0: not said)."""
@@ -157,11 +130,6 @@ class PyCudaDriver:
     def allocate_host(self, nbytes: int, mapped: bool = False) -> PinnedMemory:
         """Page-locked host memory."""
         return PinnedMemory(self, nbytes, mapped)
-
-    def memory(self) -> tuple[int, int]:
-        """Bytes (free, total)."""
-        free, total = self.cuda.mem_get_info()
-        return int(free), int(total)
 
     def stream(self) -> _Stream:
         """A new stream, not synchronised with the default one."""
@@ -257,28 +225,26 @@ class PyCudaDriver:
         EdgeAdError
             Something in it cannot be recorded; the stream is usable again.
         """
-        if self._library is None:
-            self._library = _library()
-        library, handle = self._library, ctypes.c_void_p(stream.handle)
+        driver, handle = library(), ctypes.c_void_p(stream.handle)
         graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
-        _call(library.cuStreamBeginCapture_v2, handle, ctypes.c_int(_THREAD_LOCAL))
+        _call(driver.cuStreamBeginCapture_v2, handle, ctypes.c_int(_THREAD_LOCAL))
         failed: BaseException | None = None
         try:
             work()
         except BaseException as e:
             failed = e
-        code = library.cuStreamEndCapture(handle, ctypes.byref(graph))  # always: it ends the recording
+        code = driver.cuStreamEndCapture(handle, ctypes.byref(graph))  # always: it ends the recording
         if failed is not None or code != 0:
             if graph:
-                library.cuGraphDestroy(graph)
+                driver.cuGraphDestroy(graph)
             if failed is not None and not isinstance(failed, EdgeAdError | self.cuda.Error):
                 raise failed
             raise EdgeAdError(f"the work cannot be recorded as a CUDA graph ({failed or f'driver error {code}'})")
         try:
-            _call(library.cuGraphInstantiateWithFlags, ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
+            _call(driver.cuGraphInstantiateWithFlags, ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
         finally:
-            library.cuGraphDestroy(graph)
-        return RecordedGraph(library, executable)
+            driver.cuGraphDestroy(graph)
+        return RecordedGraph(driver, executable)
 
     def close(self) -> None:
         """Drop the modules and the context's reference."""

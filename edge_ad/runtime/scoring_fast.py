@@ -22,9 +22,7 @@ from edge_ad.errors import EdgeAdError
 from edge_ad.frame import F32, I64
 from edge_ad.parallel import cores
 from edge_ad.runtime.backends.base import contiguous
-from edge_ad.runtime.backends.onnxruntime import LARGE_GRAPH
 from edge_ad.runtime.jit import LETTERS, ONE_ZERO, one_blas_thread, share
-from edge_ad.runtime.resident import settle
 from edge_ad.runtime.score_kernels import score_gacm, score_mlp
 
 HELD = 2**18
@@ -83,7 +81,6 @@ class FastScore:
     ----------
     arrays : what :func:`edge_ad.export.graphs.score_arrays` makes. where : starts every error.
     inputs, outputs : of the graph that it stands for. threads : None: every processor that this process may use.
-    large : after the first frame memory is given back (:func:`edge_ad.runtime.resident.settle`).
 
     Raises
     ------
@@ -100,12 +97,11 @@ class FastScore:
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
         threads: int | None = None,
-        large: bool = False,
     ) -> None:
         if threads is not None and threads < 1:
             raise EdgeAdError(f"{threads} threads", "at least 1")
         self.inputs, self.outputs, self.threads = inputs, outputs, threads or cores()
-        self._where, self._local, self._settle = where, threading.local(), large
+        self._where, self._local = where, threading.local()
         one_blas_thread()
         take = partial(_take, arrays, where)
         self.rgb_widths, self.point_widths = (tuple(int(w) for w in take(n)) for n in ("rgb_widths", "point_widths"))
@@ -170,8 +166,6 @@ class FastScore:
             out["3d"] = np.empty((1, n), dtype=np.float32)
             tasks += [partial(self._run_gacm, out["3d"], r, flat, at, weight) for r in ranges]
         share(tasks, self.threads)
-        if self._settle and terms is None:
-            settle()
         return {
             name: out[name] if name in TEXT else out[name][0] for name in (o.name for o in self.outputs) if name in out
         }
@@ -281,5 +275,4 @@ def fast_score(bundle: Bundle, threads: int | None = None) -> FastScore:
             f"{bundle.where} has no {name}", "the weights of the scoring stage", "run edge-ad export again"
         )
     spec = bundle.graph("score")
-    large = any((bundle.path / g.file).stat().st_size > LARGE_GRAPH for g in bundle.manifest.graphs.values())
-    return FastScore(read_npz(bundle.path / name), f"{bundle.where}: {name}", spec.inputs, spec.outputs, threads, large)
+    return FastScore(read_npz(bundle.path / name), f"{bundle.where}: {name}", spec.inputs, spec.outputs, threads)

@@ -14,7 +14,6 @@ from edge_ad.calibration.thresholds import (
     mask_threshold_for,
     parts_needed,
     threshold_for,
-    thresholds_by_class,
 )
 from edge_ad.errors import EdgeAdError
 
@@ -102,11 +101,9 @@ def test_refusals(scores, rate, words):
     assert words in str(caught.value)
 
 
-def test_by_class_names_the_class():
-    by_class = thresholds_by_class({"bagel": np.arange(40), "peach": np.arange(100)}, 0.05)
-    assert [by_class[c].rank for c in ("bagel", "peach")] == [2, 5]
+def test_a_refusal_names_the_class():
     with pytest.raises(EdgeAdError, match="class 'peach'"):
-        thresholds_by_class({"bagel": np.arange(40), "peach": np.arange(3)}, 0.05)
+        threshold_for(np.arange(3), 0.05, class_name="peach")
 
 
 def test_nothing_unknown_passes_and_json_keeps_every_bit():

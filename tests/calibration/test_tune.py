@@ -56,6 +56,17 @@ def test_the_most_accurate_that_meets_the_target_is_chosen_and_ties_go_to_the_fa
         choose(rows, 15)
 
 
+def test_a_lower_precision_that_saves_no_time_is_not_chosen() -> None:
+    def at(precision: str, ms: float, auroc: float, stride: int = 1) -> Row:
+        return replace(row("base", ms, 9, auroc), point=OperatingPoint("base", stride, precision, "openvino"))
+
+    rows = [at("fp32", 30, 0.97), at("bf16", 35, 0.98), at("fp32", 20, 0.96, 2), at("bf16", 25, 0.99, 2)]
+    assert str(choose(rows, 60).point) == str(rows[0].point)
+    rows[1] = at("bf16", 25, 0.98)
+    assert choose(rows, 60).point.precision == "bf16"
+    assert choose([at("int8", 35, 0.98), rows[2]], 60).point.precision == "int8"  # no float32 beside it to be held to
+
+
 def test_the_front_holds_what_nothing_beats() -> None:
     rows = [row("a", 50, 9, 0.99), row("b", 60, 9, 0.98), row("c", 60, 5, 0.98), row("d", 10, 9, 0.8, "refused")]
     assert [r.pareto for r in module.mark_pareto(rows)] == [True, False, True, False]

@@ -20,7 +20,7 @@ def call(*arguments: object, code: int = 0) -> Any:
     return json.loads(done.stdout) if code == 0 else done.stderr
 
 
-@pytest.mark.slow  # about two minutes: five models are traced and held against their references
+@pytest.mark.slow  # about two minutes: three models are traced and held against their references
 def test_variants_from_parts_to_decisions(tmp_path: Path) -> None:
     parts, model, bundle = tmp_path / "parts", tmp_path / "model", tmp_path / "bundle"
     call("synth", "--out", parts, "--parts", "small", "--classes", "gear")

@@ -30,6 +30,8 @@ import pytest
 INCLUDE = Path(__file__).parent / "include"
 SCHEDULES = ("forward", "reverse", "random")
 MODE = "EDGE_AD_EMULATOR"
+ON_HOST = "EDGE_AD_CUDA_ON_HOST"
+"""Set where PyCUDA drives the emulated kernels (tests/gpu/cuda_on_host)."""
 FLAGS = ("-std=c++17", "-ffp-contract=off", "-fno-gnu-unique", "-fno-strict-aliasing", "-fPIC", "-w")
 _ADDRESS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fsanitize-sections=emu_shared")
 # Flags of the kernel, of the machine, of the link. A race build takes the thread sanitizer's instrumentation alone: the
@@ -76,7 +78,9 @@ def compiler() -> str | None:
 
 
 def examples(n: int) -> int:
-    """How many examples a property test of a kernel takes: fewer in the slow builds."""
+    """How many examples a property test of a kernel takes: fewer in the slow builds, and through PyCUDA on the host."""
+    if os.environ.get(ON_HOST):
+        return 3
     return max(4, n // {"": 1, "address": 4, "race": 8}[os.environ.get(MODE, "")])
 
 

@@ -117,7 +117,7 @@ def test_only_what_changed_is_built_again(
     folder = bundle.path / "engines/tensorrt-fp32-sm86"
     sidecar = read_sidecar(folder)
     assert sidecar.device == "Fake GPU" and sidecar.workspace_mb == 1024
-    (folder / "rgb.plan").write_bytes(b"damaged")
+    (folder / sidecar.plans["rgb"].file).write_bytes(b"damaged")
     assert [b.graph for b in build_engines(changed, "tensorrt") if not b.kept] == ["rgb"]
     assert not any(b.kept for b in build_engines(changed, "tensorrt", workspace_mb=64))
     assert not any(b.kept for b in build_engines(changed, "tensorrt", workspace_mb=64, force=True))

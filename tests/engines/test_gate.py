@@ -21,7 +21,8 @@ from edge_ad.engines.examine import GateReport
 from edge_ad.engines.gate import ensure
 from edge_ad.engines.passes import fingerprint, record_path, remembered
 from edge_ad.errors import EdgeAdError
-from edge_ad.runtime.detector import Detector, load_detector
+from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.load import load_detector
 from tests.engines import fake_gpu
 from tests.engines.wrong_graphs import changed, linear_weights, load
 

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from edge_ad.bundle import TensorSpec
 from edge_ad.errors import EdgeAdError
-from edge_ad.export.graphs import ScoreGraph, TokenGraph, score_arrays
+from edge_ad.export.graphs import ScoreGraph, score_arrays
+from edge_ad.export.token_graph import TokenGraph
 from edge_ad.models.detector import ReferenceDetector
 from edge_ad.runtime.scoring import class_distances, score_pixels
 from edge_ad.runtime.scoring_fast import FastScore
-from tests.export.test_graphs import SIZES, Case, TorchScore, close, make
+from tests.export.cases import SIZES, Case, TorchScore, close, make
 
 
 def stage(detector: ReferenceDetector, threads: int = 1) -> FastScore:

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from edge_ad.errors import EdgeAdError
-
-ON_HOST = "EDGE_AD_CUDA_ON_HOST"
+from tests.emulator.emulate import ON_HOST
 
 
 @lru_cache(maxsize=1)

@@ -126,7 +126,7 @@ def test_point_operations_and_scoring_as_cuda_graphs(
     )
     wanted = detector(frames[0])
     pipeline, slot = detector.device, detector.device._slots[0]
-    stream = pipeline._colour_stream
+    stream = pipeline.colour_stream
     graph = driver.record_graph(stream, lambda: pipeline._points.enqueue(slot, stream))
     graph.launch(stream)
     again = driver.record_graph(stream, lambda: pipeline._score.enqueue(slot, stream, False, 0))

@@ -79,7 +79,10 @@ def test_a_score_above_the_threshold_is_anomalous_and_shows_where(make: Make) ->
 
 def test_a_tiny_excess_still_shows_where_though_small_regions_are_dropped(make: Make) -> None:
     score = make(HIGH)(make_frame("cookie", 3)).score
-    result = make(score * (1 - 1e-6))(make_frame("cookie", 3))
+    detector = make(score * (1 - 1e-6))
+    # A map that runs over the border may hold its maximum on more than one pixel there.
+    detector.preset = replace(detector.preset, fusion=replace(detector.preset.fusion, spread=0))
+    result = detector(make_frame("cookie", 3))
     assert result.decision == "anomalous"
     assert result.sample_mask is not None and 0 < result.sample_mask.sum() < 4
     assert result.mask is not None and result.mask.any() and result.regions

@@ -48,7 +48,7 @@ def run(libraries: Path, *arguments: str, **environment: str) -> subprocess.Comp
 
 
 def test_without_a_device_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "_driver", lambda: None)
+    monkeypatch.setattr(cuda, "library", lambda: None)
     with pytest.raises(EdgeAdError, match="^no CUDA device: the device pipeline needs an NVIDIA GPU") as e:
         driver.PyCudaDriver()
     assert "\n" not in str(e.value)
@@ -82,6 +82,13 @@ def test_arguments_are_packed_as_kernels_take_them() -> None:
         driver._argument(types.SimpleNamespace(address=0))  # type: ignore[arg-type]
 
 
+def toolkit(nvcc: str) -> Path:
+    """Where a compiler has its headers; it may be a wrapper in another folder."""
+    told = subprocess.run([nvcc, "--dryrun", "-x", "cu", "/dev/null"], capture_output=True, text=True).stderr
+    (top,) = [line.removeprefix("#$ TOP=") for line in told.splitlines() if line.startswith("#$ TOP=")]
+    return Path(top).resolve()
+
+
 def pycuda_built(folder: Path) -> Path:
     """A folder with PyCUDA built against the host's libcuda; kept between runs by what it is made of."""
     nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
@@ -92,16 +99,19 @@ def pycuda_built(folder: Path) -> Path:
         return site
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     source = folder / "source"
+    for left in (source, folder / "draft"):
+        shutil.rmtree(left, ignore_errors=True)  # of a build that did not end
     done = subprocess.run([*pip, "download", "--no-deps", "--no-binary", "pycuda", "--dest", folder, "pycuda==2026.1"],
                           capture_output=True, text=True)  # fmt: skip
     if done.returncode:
         pytest.skip(f"PyCUDA's source cannot be had: {done.stderr.strip().splitlines()[-1]}")
     shutil.unpack_archive(folder / "pycuda-2026.1.tar.gz", source)
-    subprocess.run([sys.executable, "configure.py", f"--cuda-root={Path(nvcc).resolve().parents[1]}",
+    subprocess.run([sys.executable, "configure.py", f"--cuda-root={toolkit(nvcc)}",
                     "--no-cuda-enable-curand", f"--cudadrv-lib-dir={folder / 'lib'}"],
                    cwd=source / "pycuda-2026.1", check=True, capture_output=True)  # fmt: skip
     target = ["--target", folder / "draft", "--no-build-isolation", source / "pycuda-2026.1"]
-    subprocess.run([*pip, "install", *target], check=True, capture_output=True)
+    done = subprocess.run([*pip, "install", *target], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
     (folder / "draft").rename(site)
     return site
 

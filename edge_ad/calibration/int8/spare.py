@@ -176,9 +176,10 @@ def spare(probe: Probe, table: CalibrationTable, *, track: Track | None = None) 
 
 
 def costliest(layers: Mapping[Layer, Costs], together: Costs) -> list[Layer]:
-    """The fewest layers without which the bound that is missed most should be met; at least one.
+    """The costliest layers for the bound that is missed most: the fewest that should bring it half way; at least one.
 
-    layers : each alone. together : all of them at once. As if their squares added up; the caller measures what is left.
+    layers : each alone. together : all of them at once. Half way (the root of the excess), as if squares added up:
+    errors of one sign add up faster, so that leaving out what this says for the whole way would leave out too much.
     """
     over = {"": together.map / MAP_ERROR} | {g: e / GRAPH_ERROR for g, e in together.graphs.items()}
     which = max(over, key=lambda g: over[g])
@@ -186,7 +187,7 @@ def costliest(layers: Mapping[Layer, Costs], together: Costs) -> list[Layer]:
     total = rest = sum(squares.values())
     out: list[Layer] = []
     for layer in sorted(squares, key=lambda name: squares[name], reverse=True):
-        if out and (total <= 0 or over[which] ** 2 * rest / total <= 1):
+        if out and over[which] * rest <= total:
             break
         out.append(layer)
         rest -= squares[layer]

@@ -15,6 +15,7 @@ from edge_ad.export.precision.fp16 import cast_fp16
 from edge_ad.export.precision.graph import Graph, Model
 from edge_ad.export.precision.overflow import Kept, Track, find_overflows
 from edge_ad.export.precision.replay import Parts, Replay
+from edge_ad.export.precision.shared import share_standardisation
 from edge_ad.export.precision.twin import rounding_twin
 from edge_ad.files import read_json, write_json
 
@@ -23,7 +24,7 @@ TITLE = "# edge-ad fp16 nodes that stay fp32"
 
 def base_graphs(bundle: Bundle) -> dict[str, Model]:
     """Graph name -> the float32 graph that the passes start from, in the order of the manifest."""
-    return {name: bundle.graph_path(name) for name in bundle.manifest.graphs}
+    return {name: share_standardisation(bundle.graph_path(name), name) for name in bundle.manifest.graphs}
 
 
 def digests(bundle: Bundle) -> dict[str, str]:

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from edge_ad.export.precision.graph import Graph
-from edge_ad.export.precision.roles import MOVERS
+from edge_ad.export.precision.roles import MOVERS, source
 
 HALF = "_f16"
 FULL = "_f32"
@@ -20,7 +20,8 @@ _QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 def half_nodes(graph: Graph, keep: Collection[str]) -> set[str]:
     """Names of the nodes that run in FP16: all float arithmetic except ``keep``.
 
-    Movers of data (Reshape, Concat, ...) take the type of what they move, and FP32 where that is mixed.
+    Movers of data (Reshape, Concat, ...) take the type of what they move, and FP32 where that is mixed. One that moves
+    a weight (the choice of a class's own) takes that of its readers.
     """
     half: set[str] = set()
     for node in graph.nodes:
@@ -31,6 +32,11 @@ def half_nodes(graph: Graph, keep: Collection[str]) -> set[str]:
             if not moved or any(t not in graph.maker or graph.maker[t].name not in half for t in moved):
                 continue
         half.add(node.name)
+    for node in reversed(graph.nodes):
+        if node.op_type in MOVERS and node.name not in keep and source(graph, node.output[0]) in graph.weights:
+            readers = [r for o in node.output for r in graph.readers.get(o, [])]
+            if graph.is_float(node.output[0]) and readers and all(r.name in half for r in readers):
+                half.add(node.name)
     return half
 
 

@@ -17,6 +17,8 @@ MOVERS = frozenset(
 )
 # Sums of many squares, and what is divided by them: LayerNorm and distances (METHOD.md sections 6 and 7).
 NORMS = frozenset(("LayerNormalization", "ReduceL2", "ReduceL1", "ReduceSumSquare", "ReduceSum"))
+ROOT = "standard_root"
+"""The weight of a standardisation that classes share (:mod:`edge_ad.export.precision.shared`)."""
 STANDARDISATION = ("rgb_offset", "point_offset")
 """Offsets of the affine maps that standardise the tokens: whitening multiplies small differences, and distances are
 measured between what they make."""
@@ -106,7 +108,7 @@ def group_of(name: str) -> str:
 
 
 def is_standardisation(graph: Graph, node: NodeProto) -> bool:
-    """Whether a node is the affine map that standardises the tokens, or its product alone."""
+    """Whether a node is the affine map that standardises the tokens, its product alone, or a class's part of it."""
     if _reads_offset(graph, node):
         return True
     after = [r for o in node.output for r in graph.readers.get(o, [])]
@@ -114,10 +116,16 @@ def is_standardisation(graph: Graph, node: NodeProto) -> bool:
 
 
 def _reads_offset(graph: Graph, node: NodeProto) -> bool:
-    return any(_source(graph, t).rpartition(".")[2] in STANDARDISATION for t in node.input)
+    return any(source(graph, t).rpartition(".")[2] in (*STANDARDISATION, ROOT) for t in node.input)
 
 
-def _source(graph: Graph, tensor: str) -> str:
+def turns_what_is_white(graph: Graph, node: NodeProto) -> bool:
+    """Whether a node is a class's turn of features that the shared standardisation has whitened."""
+    before = graph.maker.get(node.input[0]) if node.input else None
+    return before is not None and any(t.rpartition(".")[2] == ROOT for t in before.input)
+
+
+def source(graph: Graph, tensor: str) -> str:
     """The tensor that movers (the choice of a class's own offset) made this one of."""
     while (node := graph.maker.get(tensor)) is not None and node.op_type in MOVERS:
         tensor = node.input[0]
@@ -151,7 +159,7 @@ def kept_by_rule(graph: Graph) -> dict[str, str]:
     for node in graph.nodes:
         if node.op_type in NORMS:
             kept[node.name] = "LayerNorm" if node.op_type == "LayerNormalization" else "distance"
-        elif is_standardisation(graph, node):
+        elif is_standardisation(graph, node) and not turns_what_is_white(graph, node):
             kept[node.name] = "standardisation"
         elif node.name in level:
             kept[node.name] = "level"

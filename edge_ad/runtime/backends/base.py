@@ -57,6 +57,12 @@ def contiguous(
     return out
 
 
+def check_threads(threads: int | None) -> None:
+    """Raise EdgeAdError unless it is a number of threads, or None."""
+    if threads is not None and threads < 1:
+        raise EdgeAdError(f"{threads} threads", "at least 1")
+
+
 def agree(where: str, spec: GraphSpec, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
     """Refuse a graph or plan whose tensors are not the ones that the manifest promises (by name)."""
     for kind, found, expected in (("inputs", inputs, spec.inputs), ("outputs", outputs, spec.outputs)):

@@ -8,9 +8,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edge_ad.bundle import Bundle, TensorSpec
-from edge_ad.errors import EdgeAdError
+from edge_ad.errors import EdgeAdError, one_line
 from edge_ad.parallel import cores
-from edge_ad.runtime.backends.base import agree, contiguous
+from edge_ad.runtime.backends.base import agree, check_threads, contiguous
 from edge_ad.runtime.resident import give_back_large_blocks
 
 _DTYPES = {
@@ -61,8 +61,7 @@ class OnnxSession:
                 "fp32 or int8",
                 "use --backend openvino --precision bf16",
             )
-        if threads is not None and threads < 1:
-            raise EdgeAdError(f"{threads} threads", "at least 1")
+        check_threads(threads)
         path = bundle.graph_path(graph, precision)
         try:
             import onnxruntime as ort
@@ -86,9 +85,8 @@ class OnnxSession:
         try:
             self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as e:  # ONNX Runtime raises a class of its own for each kind of failure
-            text = str(e).replace("\n", " ")
             raise EdgeAdError(
-                f"{self._where}: onnxruntime cannot load {path.name} ({text})", "", "run edge-ad export again"
+                f"{self._where}: onnxruntime cannot load {path.name} ({one_line(e)})", "", "run edge-ad export again"
             ) from None
         self.inputs = tuple(_spec(t, self._where) for t in self._session.get_inputs())
         self.outputs = tuple(_spec(t, self._where) for t in self._session.get_outputs())
@@ -101,6 +99,5 @@ class OnnxSession:
         try:
             results = self._session.run(self._names, feed)
         except Exception as e:
-            text = str(e).replace("\n", " ")
-            raise EdgeAdError(f"{self._where} failed in onnxruntime ({text})") from None
+            raise EdgeAdError(f"{self._where} failed in onnxruntime ({one_line(e)})") from None
         return dict(zip(self._names, results))

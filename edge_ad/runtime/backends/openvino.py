@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.bundle import Bundle, TensorSpec
-from edge_ad.errors import EdgeAdError, missing_package
+from edge_ad.errors import EdgeAdError, missing_package, one_line
 from edge_ad.parallel import cores
-from edge_ad.runtime.backends.base import agree, contiguous
+from edge_ad.runtime.backends.base import agree, check_threads, contiguous
 
 IN_BF16 = ("rgb", "points")
 """The graphs that ``--precision bf16`` computes in bfloat16."""
@@ -55,8 +55,7 @@ class OpenVinoSession:
                 "fp32, bf16 or int8",
                 "use --precision bf16, or --backend tensorrt on a GPU",
             )
-        if threads is not None and threads < 1:
-            raise EdgeAdError(f"{threads} threads", "at least 1")
+        check_threads(threads)
         path = bundle.graph_path(graph, precision)
         openvino = _openvino()
         core = openvino.Core()
@@ -80,9 +79,8 @@ class OpenVinoSession:
         try:
             self._model: Any = core.compile_model(core.read_model(str(path)), "CPU", config)
         except Exception as e:  # OpenVINO raises RuntimeError, and others from its readers
-            text = " ".join(str(e).split())
             raise EdgeAdError(
-                f"{self._where}: openvino cannot load {path.name} ({text})", "", "run edge-ad export again"
+                f"{self._where}: openvino cannot load {path.name} ({one_line(e)})", "", "run edge-ad export again"
             ) from None
         spec = bundle.graph(graph)
         self.inputs = tuple(_spec(p, spec.inputs) for p in self._model.inputs)
@@ -101,8 +99,7 @@ class OpenVinoSession:
             request.infer(feed, share_inputs=True, share_outputs=True)
             return {t.name: np.array(request.get_tensor(t.name).data) for t in self.outputs}
         except Exception as e:
-            text = " ".join(str(e).split())
-            raise EdgeAdError(f"{self._where} failed in openvino ({text})") from None
+            raise EdgeAdError(f"{self._where} failed in openvino ({one_line(e)})") from None
 
 
 def _spec(port: Any, promised: tuple[TensorSpec, ...]) -> TensorSpec:

@@ -67,11 +67,10 @@ class PixelTest:
 
 
 class FrontEnd:
-    """Queues a frame's way to its cloud and flags on a stream of its own; one thread at a time."""
+    """Queues a frame's way to its cloud and flags on a stream; one thread at a time."""
 
-    def __init__(self, driver: Driver, kernels: KernelSet) -> None:
-        self._driver, self._kernels = driver, kernels
-        self.stream = driver.stream()
+    def __init__(self, driver: Driver, kernels: KernelSet, stream: Stream) -> None:
+        self._driver, self._kernels, self.stream = driver, kernels, stream
         self.pool = FramePool(driver)
         self._kept = Kept(driver, self.stream)
         self._masks = Kept(driver, self.stream, most=64)

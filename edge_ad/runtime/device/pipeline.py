@@ -31,7 +31,8 @@ from edge_ad.runtime.device.kernels import KernelSet
 from edge_ad.runtime.device.networks import Network
 from edge_ad.runtime.device.options import Cut, DeviceOptions
 from edge_ad.runtime.device.points import PointBranch
-from edge_ad.runtime.device.score import TEXT, FusedScore, PlanScore, Score, Taps
+from edge_ad.runtime.device.score import TEXT, FusedScore, Score, Taps
+from edge_ad.runtime.device.score_plan import PlanScore
 from edge_ad.runtime.device.sizes import sizes_of
 from edge_ad.runtime.device.slot import Slot, window
 from edge_ad.runtime.device.stride import StrideStage
@@ -62,7 +63,7 @@ class DevicePipeline:
         s = self._s = sizes_of(bundle)
         preset, self._preset = bundle.preset, bundle.preset
         self.kernels = KernelSet(driver, images)
-        self.front = FrontEnd(driver, self.kernels)
+        self.front = FrontEnd(driver, self.kernels, driver.stream())
         self._arena = Arena(driver)
         self._points_stream, stream = driver.stream(), driver.stream()
         self.colour_stream = stream

@@ -50,7 +50,6 @@ class Worker:
         self._changed = threading.Condition()
         self._order = ""  # "", "restart" or "reset": what the main thread is to do next
         self._camera: Camera | None = None
-        self._stopping = False
         self._temperature: tuple[float, float | None] = (float("-inf"), None)
 
     # -- messages ------------------------------------------------------------------------------------------------
@@ -89,7 +88,6 @@ class Worker:
                 threading.Thread(target=self._reset_elsewhere, daemon=True).start()
 
     def _end(self) -> None:
-        self._stopping = True
         # A camera that does not close, or hangs in its driver, does not keep the process.
         threading.Timer(self._options.stop_s, os._exit, (1,)).start()
         os.kill(os.getpid(), signal.SIGTERM)

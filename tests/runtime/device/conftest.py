@@ -15,8 +15,8 @@ from edge_ad.frame import Frame
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.device.detector import DeviceDetector
 from edge_ad.runtime.device.options import DeviceOptions
-from tests.runtime.device.emulated import EmulatedDriver, images
-from tests.runtime.device.networks import networks
+from tests.runtime.device.emulated import EmulatedDriver
+from tests.runtime.device.networks import images, networks
 from tests.training.tiny import make_frame
 
 

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from edge_ad.errors import EdgeAdError
-from edge_ad.runtime.kernels import names
 from tests.emulator.emulate import emulate
 from tests.runtime.device.memory import HOST, FakeHostMemory, FakeMemory, Race, UseAfterFree
 
@@ -296,8 +295,3 @@ def _merge(into: Clock, other: Mapping[int, int]) -> None:
     for stream, at in other.items():
         if into.get(stream, 0) < at:
             into[stream] = at
-
-
-def images() -> dict[str, bytes]:
-    """What :meth:`EmulatedDriver.load` takes for a cubin: the name of a source."""
-    return {name: name.encode() for name in names()}

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 
 from edge_ad.bundle import Bundle, TensorSpec
+from edge_ad.runtime.kernels import names
 from tests.runtime.device.emulated import EmulatedDriver, FakeStream
 
 
@@ -71,3 +72,8 @@ def networks(driver: EmulatedDriver, bundle: Bundle) -> dict[str, OrtNetwork]:
         g: OrtNetwork(driver, bundle.graph_path(g), (bundle.graph(g).inputs, bundle.graph(g).outputs))
         for g in ("rgb", "points", "tokens", "score")
     }
+
+
+def images() -> dict[str, bytes]:
+    """What :meth:`EmulatedDriver.load` takes for a cubin: the name of a source."""
+    return {name: name.encode() for name in names()}

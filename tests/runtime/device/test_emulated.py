@@ -13,8 +13,9 @@ from edge_ad.runtime.device.buffers import Arena, Input, Output
 from edge_ad.runtime.device.kernels import KernelSet
 from edge_ad.runtime.kernels.launch import Launch
 from tests.emulator.emulate import needs_compiler
-from tests.runtime.device.emulated import EmulatedDriver, images
+from tests.runtime.device.emulated import EmulatedDriver
 from tests.runtime.device.memory import Race, UseAfterFree
+from tests.runtime.device.networks import images
 
 pytestmark = needs_compiler
 
@@ -35,6 +36,15 @@ def pack(s: Any, source: Any, stream: Any) -> None:
     s.kernels.run("score_pack", Launch((1, 1), 256), stream, source, np.int64(256), s.half, s.flag)
 
 
+def written_then_read(s: Any) -> None:
+    """One stream writes, another reads after an event."""
+    event = s.driver.event()
+    s.driver.zero(s.x, 1024, s.a)
+    s.driver.record(event, s.a)
+    s.driver.wait(s.b, event)
+    pack(s, s.x, s.b)
+
+
 def test_a_missing_wait_is_a_race() -> None:
     s = setup()
     s.driver.zero(s.x, 1024, s.a)
@@ -44,11 +54,7 @@ def test_a_missing_wait_is_a_race() -> None:
 
 def test_an_event_orders_them() -> None:
     s = setup()
-    event = s.driver.event()
-    s.driver.zero(s.x, 1024, s.a)
-    s.driver.record(event, s.a)
-    s.driver.wait(s.b, event)
-    pack(s, s.x, s.b)
+    written_then_read(s)
     assert not s.half.bytes.any()
 
 
@@ -64,11 +70,7 @@ def test_an_event_that_was_recorded_too_early_does_not() -> None:
 
 def test_overwriting_what_another_stream_still_reads_is_a_race() -> None:
     s = setup()
-    event = s.driver.event()
-    s.driver.zero(s.x, 1024, s.a)
-    s.driver.record(event, s.a)
-    s.driver.wait(s.b, event)
-    pack(s, s.x, s.b)
+    written_then_read(s)
     with pytest.raises(Race, match="overwrites what score_pack"):
         s.driver.zero(s.x, 1024, s.a)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ad.runtime.kernels import score_reference as ref
-from tests.emulator.emulate import SCHEDULES, emulate, needs_compiler
+from tests.emulator.emulate import SCHEDULES, emulate, examples, needs_compiler
 from tests.runtime.kernels.scoring import (
     GRID,
     GROUPS,
@@ -39,7 +39,7 @@ def test_taps_are_those_of_the_runtime() -> None:
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("kind", STORAGE)
-@settings(max_examples=6)
+@settings(max_examples=examples(6))
 @given(n=sizes, dim=st.integers(1, 90), dim_rgb=st.integers(0, 40), seed=st.integers(0, 2**31))
 def test_gacm(kind: str, schedule: str, n: int, dim: int, dim_rgb: int, seed: int) -> None:
     s = Scene(seed, n, dim_rgb + 4 * dim + 3, dim + 5)
@@ -60,7 +60,7 @@ def test_gacm(kind: str, schedule: str, n: int, dim: int, dim_rgb: int, seed: in
 
 @pytest.mark.parametrize("activate", [0, 1])
 @pytest.mark.parametrize("kind", STORAGE)
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(n=sizes, hidden=st.integers(1, 70), column=st.integers(0, 20), seed=st.integers(0, 2**31))
 def test_operands(kind: str, activate: int, n: int, hidden: int, column: int, seed: int) -> None:
     dtype, tolerance = STORAGE[kind]
@@ -82,7 +82,7 @@ def test_operands(kind: str, activate: int, n: int, hidden: int, column: int, se
 
 
 @pytest.mark.parametrize("kind", STORAGE)
-@settings(max_examples=6)
+@settings(max_examples=examples(6))
 @given(
     m=st.integers(1, 150),
     n=st.integers(1, 90),

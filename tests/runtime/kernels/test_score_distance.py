@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edge_ad.presets import load_preset
 from edge_ad.runtime.kernels import score_reference as ref
 from edge_ad.runtime.scoring import fuse
-from tests.emulator.emulate import emulate, needs_compiler
+from tests.emulator.emulate import emulate, examples, needs_compiler
 from tests.runtime.kernels.scoring import (
     GRID,
     GROUPS,
@@ -29,7 +29,7 @@ pytestmark = needs_compiler
 
 
 @pytest.mark.parametrize("kind", STORAGE)
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(n=sizes, dim=st.integers(1, 90), seed=st.integers(0, 2**31), near=st.booleans(), cut=st.integers(0, 20))
 def test_distance_to_the_colour_feature(kind: str, n: int, dim: int, seed: int, near: bool, cut: int) -> None:
     s = Scene(seed, n, dim + 3, 1)
@@ -40,19 +40,9 @@ def test_distance_to_the_colour_feature(kind: str, n: int, dim: int, seed: int, 
     rank = max(1, dim - cut)
     out = np.zeros(n, np.float32)
     emulate("score_distance").score_distance_rgb[blocks(n), 128, 4 * dim * 4](
-        packed(s.rgb, kind),
-        int(kind == "f16"),
-        dim + 3,
-        dim,
-        *s.colour_args,
-        many(n),
-        0,
-        n + 1,
-        mapped,
-        rank,
-        dim + 2,
-        out,
-    )
+        packed(s.rgb, kind), int(kind == "f16"), dim + 3, dim, *s.colour_args, many(n), 0, n + 1, mapped, rank,
+        dim + 2, out,
+    )  # fmt: skip
     mapped[:, rank:] = 0
     np.testing.assert_allclose(out, ref.distance(feature, mapped[:, :dim].astype(np.float64)), rtol=1e-5, atol=1e-6)
 
@@ -67,7 +57,7 @@ def test_a_zero_vector_has_distance_one() -> None:
     np.testing.assert_allclose(out, 1, rtol=1e-6)
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(n=sizes, dim=st.integers(2, 80), cut=st.integers(0, 9), classes=st.integers(1, 6), seed=st.integers(0, 2**31))
 def test_anchors_and_auto(n: int, dim: int, cut: int, classes: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -103,7 +93,7 @@ def test_equal_means_choose_the_first_class() -> None:
     assert chosen[0] == 1
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(n=st.integers(1, 3000), most=st.sampled_from([1, 2, 7, 1024]), seed=st.integers(0, 99))
 def test_subset_is_the_detectors(n: int, most: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -152,7 +142,7 @@ def test_the_reference_of_fuse_is_the_runtimes(combine: str, beta: float) -> Non
 
 
 @pytest.mark.parametrize("vertical", [False, True])
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(size=st.integers(1, 40), radius=st.integers(0, 45), over=st.booleans(), seed=st.integers(0, 2**31))
 def test_filter(vertical: bool, size: int, radius: int, over: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -167,7 +157,7 @@ def test_filter(vertical: bool, size: int, radius: int, over: bool, seed: int) -
     np.testing.assert_allclose(out, wanted, rtol=2e-5, atol=1e-7)
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(n=sizes, seed=st.integers(0, 2**31))
 def test_levels(n: int, seed: int) -> None:
     s = Scene(seed, n, 1, 1)
