@@ -79,8 +79,14 @@ fi
 if [ $benchmarks = 1 ]; then
     echo "== benchmarks"
     "$venv/bin/python" benchmarks/gpu_kernels.py --json "$out/kernels.json" | tee "$out/kernels.md" || status=$?
-    if [ -n "$bundle" ]; then
-        "$venv/bin/python" benchmarks/gpu_pipeline.py "$bundle" --json "$out/pipeline.json" | tee "$out/pipeline.md" || status=$?
+    backend=""
+    for name in tensorrt_rtx tensorrt; do ! "$venv/bin/python" -c "import $name" 2>/dev/null || backend=${name/_/-}; done
+    if [ -z "$bundle" ] || [ -z "$backend" ]; then
+        echo "the whole pipeline is not timed: it needs --bundle and TensorRT"
+    else
+        "$venv/bin/edge-ad" build-engine "$bundle" --backend $backend --precision fp16 2>&1 | tee "$out/engines.txt" &&
+            "$venv/bin/python" benchmarks/gpu_pipeline.py "$bundle" --backend $backend --json "$out/pipeline.json" |
+            tee "$out/pipeline.md" || status=$?
     fi
 fi
 echo "== report in $out, exit code $status"

@@ -36,7 +36,7 @@ LEAN = (
     "evaluation",
 )
 # What needs onnx within calibration: it places Q/DQ and measures candidates, on the workstation.
-INT8_RANGES = {f"edge_ad.calibration.int8.{name}" for name in ("calibrate", "observe", "probe", "sensitivity")}
+INT8_RANGES = {f"edge_ad.calibration.int8.{name}" for name in ("calibrate", "observe", "probe", "sensitivity", "spare")}
 # Packages that an edge box does not have. TensorRT, PyCUDA and the like are optional there, so importing a
 # lean module must not need them either.
 HEAVY = ("torch", "onnx", "onnxsim", "onnxscript", "safetensors")

@@ -1,8 +1,8 @@
 """The four graphs of a bundle as torch modules: the model of ``edge_ad.models``, restructured exactly.
 
 METHOD.md section 7: a linear layer commutes with an interpolation whose weights sum to 1. So every linear layer that
-the reference applies to an interpolated feature runs on the tokens (:mod:`edge_ad.export.token_graph`), and a pixel reads a
-weighted sum of table rows (:class:`ScoreGraph`). Equal to the reference in real arithmetic.
+the reference applies to an interpolated feature runs on the tokens (:mod:`edge_ad.export.token_graph`), and a pixel
+only reads a weighted sum of table rows (:class:`ScoreGraph`). Equal to the reference in real arithmetic.
 
 A distance does not change when both sides are turned alike, which :mod:`edge_ad.export.turned` makes use of.
 """

@@ -15,6 +15,7 @@ from edge_ad.errors import EdgeAdError
 from edge_ad.runtime.backends import load_session
 from edge_ad.runtime.backends.openvino import _spec
 from edge_ad.runtime.detector import Detector
+from edge_ad.runtime.stages import Stopwatch
 from tests.training.tiny import make_frame
 
 GRAPHS = ("rgb", "points", "tokens", "score")
@@ -97,7 +98,7 @@ class TestInstalled:
             t.join()
         assert not wrong
 
-    def test_bfloat16_maps_correlate_with_float32(self, tiny_export: Path) -> None:
+    def test_bfloat16_tokens_correlate_with_float32(self, tiny_export: Path) -> None:
         from edge_ad.runtime.backends.openvino import has_bf16
 
         bundle = Bundle.open(tiny_export)
@@ -107,13 +108,20 @@ class TestInstalled:
             pytest.skip("this processor has no bfloat16 instructions")
         exact = Detector(bundle, threads=1, need_threshold=False)
         rough = Detector(bundle, "openvino", "bf16", threads=1, need_threshold=False)
+        # The map of this toy says nothing: random encoders answer all parts of a class alike, and the model looks at
+        # what is left of that. Of a real model's map benchmarks/openvino_bf16.py and edge-ad tune tell.
         for name in ("cookie", "hex_nut"):
             sample = exact.preprocess(make_frame(name, 2), name).samples[0]
-            a, b = exact.score_sample(sample, name).map, rough.score_sample(sample, name).map
-            assert (
-                np.corrcoef(a[sample.valid], b[sample.valid])[0, 1] >= 0.997
-            )  # random encoders of a toy; a real model: benchmarks/openvino_bf16.py
-            assert not np.array_equal(a, b)  # bfloat16 it was
+            points = exact.prepare_part(sample, Stopwatch()).points
+            feeds = {
+                "rgb": {"image": sample.rgb[None]},
+                "points": {"groups": points.groups[None], "centers": points.centers[None]},
+            }
+            for graph, feed in feeds.items():
+                (a,), (b,) = (list(d.sessions[graph].run(feed).values()) for d in (exact, rough))
+                assert np.corrcoef(a.ravel(), b.ravel())[0, 1] >= 0.9999
+                assert not np.array_equal(a, b)  # bfloat16 it was
+            assert np.isfinite(rough.score_sample(sample, name).map).all()
 
     def test_refusals(self, tiny_export: Path, tmp_path: Path) -> None:
         bundle = Bundle.open(tiny_export)

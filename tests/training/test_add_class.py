@@ -106,7 +106,11 @@ def test_command_keeps_the_encoders_engines(
     before = open_bundle(tmp_path / "bundle")
     build_engines(before, "tensorrt-rtx", compute_capability=("8.6",))
     folder = before.path / "engines/tensorrt-rtx-fp32-sm86"
-    plans = {p.name: p.read_bytes() for p in folder.glob("*.plan")}
+
+    def plans() -> dict[str, bytes]:
+        return {graph: (folder / record.file).read_bytes() for graph, record in read_sidecar(folder).plans.items()}
+
+    old_plans = plans()
     old_anchors = before.anchors
     args = ["add-class", str(tmp_path / "model"), str(before.path), "--data", str(parts), "--class", "washer"]
     shown = CliRunner().invoke(main, [*args, "--steps", "40", "--jobs", "1", "--json"])
@@ -118,10 +122,10 @@ def test_command_keeps_the_encoders_engines(
     after = open_bundle(before.path)
     for graph in ("rgb", "points"):
         assert after.manifest.files[after.graph_file(graph)] == before.manifest.files[before.graph_file(graph)]
-        assert (folder / f"{graph}.plan").read_bytes() == plans[f"{graph}.plan"]
+        assert plans()[graph] == old_plans[graph]
     for graph in ("tokens", "score"):
         assert after.manifest.files[after.graph_file(graph)] != before.manifest.files[before.graph_file(graph)]
-        assert (folder / f"{graph}.plan").read_bytes() != plans[f"{graph}.plan"]
+        assert plans()[graph] != old_plans[graph]
     found = find_engine(after, "tensorrt-rtx", "fp32", (8, 6), trt.version(rtx))
     check(*found, after, version=trt.version(rtx), capability=(8, 6))
     assert read_sidecar(folder).plans["rgb"].source_sha256 == after.manifest.files[after.graph_file("rgb")]

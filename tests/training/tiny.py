@@ -20,7 +20,15 @@ def tiny_preset(**tables: dict[str, object]) -> Preset:
     values["name"] = "tiny"
     small: dict[str, dict[str, object]] = {
         "geometry": {"size": 64, "ransac_iterations": 30, "crop": "part"},
-        "rgb": {"checkpoint": "random", "taps": [2], "grid": 8, "standardize": "whiten", "lift": 1.0},
+        "rgb": {
+            "checkpoint": "random",
+            "taps": [2],
+            "grid": 8,
+            "standardize": "whiten",
+            "lift": 1.0,
+            "ridge": 1e-2,
+            "residual_ridge": 1.0,
+        },  # eight parts tell little about small variances
         "points": {
             "checkpoint": "random",
             "groups": 24,
@@ -32,10 +40,12 @@ def tiny_preset(**tables: dict[str, object]) -> Preset:
             "taps": [0, 1],
             "widths": [4, 8, 8],
             "standardize": "channel",
+            "ridge": 0.3,
             "lift": 1.0,
         },
         "mappers": {"hidden": 16},
         "octa": {"anchors": "frozen", "experts": 2, "top_k": 1, "hidden_ratio": 1},
+        "fusion": {"sigma": 2.5, "rim": 2, "spread": 2},
         "limits": {"min_valid": 20},
         "training": {"epochs": 2, "pixels_per_step": 64, "learning_rate": 1e-3},
     }

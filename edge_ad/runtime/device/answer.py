@@ -14,7 +14,7 @@ from edge_ad.runtime.device.buffers import Arena, Output
 from edge_ad.runtime.device.frame import Lease
 from edge_ad.runtime.device.front import check_seen
 from edge_ad.runtime.device.judge import read_regions
-from edge_ad.runtime.device.options import STAGES, DeviceScore
+from edge_ad.runtime.device.options import FRAME_STAGES, STAGES, DeviceScore
 from edge_ad.runtime.device.slot import Slot, Told
 from edge_ad.runtime.finish import CameraView
 from edge_ad.runtime.maps import find_regions
@@ -128,6 +128,14 @@ class FrameTicket:
                 found = read_regions(listed, kind)
                 regions += find_regions(mask, image, self._cloud(), kind) if found is None else found
         return CameraView(image, masks[0], masks[1], regions)
+
+    def times_ms(self) -> dict[str, float]:
+        """Milliseconds between events on the device, after :meth:`result`; empty without ``timing``."""
+        d, frame = self._pipeline.driver, self._frame.slot
+        if not self._pipeline.options.timing:
+            return {}
+        with d.current():
+            return {n: d.elapsed_ms(getattr(frame, a), getattr(frame, b)) for n, a, b in FRAME_STAGES}
 
     def _cloud(self) -> np.ndarray:  # type: ignore[type-arg]
         """The frame's cloud on the host: for more areas than the device lists."""

@@ -156,6 +156,7 @@ class DeviceDetector(Detector):
                     view = encoded.ticket.result()
             except InvalidFrame as e:  # of the frame as a whole: what its parts say is no news
                 return ScoredFrame(replace(prepared, cut=None, reasons=(str(e),)), ())
+            _add(prepared.watch, encoded.ticket.times_ms())
         prepared = replace(prepared, reasons=prepared.reasons + tuple(reasons))
         return DeviceScored(prepared, tuple((f.sample, f.scored) for f in findings), tuple(findings), view)
 
@@ -166,8 +167,7 @@ class DeviceDetector(Detector):
     def _answer(self, part: DevicePart, watch: Stopwatch) -> PartFinding:
         with watch.stage("wait"):
             found: DeviceScore = part.ticket.result()
-        for name, value in found.times_ms.items():
-            watch.times_ms[name] = watch.times_ms.get(name, 0.0) + value
+        _add(watch, found.times_ms)
         name = self.classes[found.class_index]
         scored = Scored(name, found.map, found.score, found.distances, found.anchor_distance)
         sample = replace(part.sample, valid=found.valid, lost=found.lost)
@@ -196,3 +196,8 @@ class DeviceDetector(Detector):
         """Give the device's memory and the context back."""
         self.device.close()
         self.driver.close()
+
+
+def _add(watch: Stopwatch, times_ms: Mapping[str, float]) -> None:
+    for name, value in times_ms.items():
+        watch.times_ms[name] = watch.times_ms.get(name, 0.0) + value

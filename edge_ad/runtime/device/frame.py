@@ -62,7 +62,10 @@ class AreaList:
 
 
 class FrameSlot:
-    """Buffers of one frame. ready : its cloud and flags are made. done : nothing queued uses the slot any more."""
+    """Buffers of one frame. ready : its cloud and flags are there. done : nothing queued uses the slot any more.
+
+    begun, made : around its cloud. joined, done : around its areas and the copies to the host.
+    """
 
     def __init__(self, driver: Driver, kind: FrameKind) -> None:
         arena = self.arena = Arena(driver)
@@ -90,7 +93,8 @@ class FrameSlot:
         self.out_map = Output(arena, self.map, (h, w), np.float32)
         self.out_mask = Output(arena, self.mask, (h, w), np.uint8)
         self.out_lost = Output(arena, self.lost, (h, w), np.uint8)
-        self.ready, self.done = driver.event(), driver.event()
+        self.ready = driver.event()
+        self.begun, self.made, self.joined, self.done = (driver.event(timing=True) for _ in range(4))
         self.used: list[Event] = []  # what the host must wait for before it writes the next frame
 
     @property

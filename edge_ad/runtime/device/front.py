@@ -93,10 +93,12 @@ class FrontEnd:
         given = slot.given or slot.depth
         assert given is not None
         given.array[:] = frame.xyz if slot.given is not None else frame.depth
+        self._driver.record(slot.begun, self.stream)
         for piece in (slot.colour, given):
             piece.send(self.stream)
         self.enqueue(slot, frame, test)
-        self._driver.record(slot.ready, self.stream)
+        for event in (slot.made, slot.ready):
+            self._driver.record(event, self.stream)
         return lease
 
     def enqueue(self, slot: FrameSlot, frame: Frame, test: PixelTest) -> None:

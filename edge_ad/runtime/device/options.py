@@ -15,7 +15,9 @@ STAGES = (
     ("device tokens + score + map", "joined", "end"),
     ("device total", "points begin", "end"),
 )
-"""Stage, and the marks between which it runs."""
+"""Stage of a part, and the marks between which it runs."""
+FRAME_STAGES = (("device cloud", "begun", "made"), ("device areas", "joined", "done"))
+"""Stage of a frame, and the events between which it runs."""
 
 
 @dataclass(frozen=True)

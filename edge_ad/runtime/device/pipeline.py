@@ -133,6 +133,7 @@ class DevicePipeline:
         """Queue what follows the last part of a frame: its areas, and the copies to the host."""
         stream = self.colour_stream
         self.driver.wait(stream, frame.slot.ready)  # where no part was queued
+        self.driver.record(frame.slot.joined, stream)
         self._judge.finish(frame.slot, stream)
         self._release(frame.slot)
         return FrameTicket(self, frame)

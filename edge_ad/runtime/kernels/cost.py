@@ -206,12 +206,13 @@ def _map(p: Problem, filters: Smoothing | None) -> list[Cost]:
 def _frame(p: Problem) -> list[Cost]:
     camera, pixels = p.height * p.width, p.size * p.size
     window = min(p.side, p.height) * min(p.side, p.width)
-    every = pixels + 2 * camera  # the part's mask; the frame's mask and its lost depth
+    # The part's mask; the frame's mask and its lost depth. What is written of the areas alone is not counted.
+    every = pixels + 2 * camera
     return [
         Cost("map_statistics", pixels * 4, pixels * 9, blocks=1),
         Cost("part_verdict", 100, 10, 3, blocks=1),
         Cost("threshold_map", pixels * 6, pixels * 2),
-        Cost("label_start", every * 33, every),
+        Cost("label_start", every * 5, every),
         Cost("label_join", every * 8, every * 5),
         Cost("label_measure", every * 12, every * 9),
         Cost("label_collect", every * 6, every * 2),

@@ -80,6 +80,7 @@ label_start(const unsigned char* __restrict__ mask, int pixels, int* __restrict_
   const int pixel = blockIdx.x * blockDim.x + threadIdx.x;
   if (pixel >= pixels) return;
   labels[pixel] = mask[pixel] ? pixel : -1;
+  if (!mask[pixel]) return;  // only an area's root needs its stats
   int* s = stats + FIELDS * static_cast<long long>(pixel);
   s[0] = 0, s[1] = s[2] = NO_INDEX, s[3] = s[4] = 0, s[5] = static_cast<int>(0x80000000u), s[6] = NO_INDEX;
 }

@@ -197,6 +197,7 @@ def test_device_stages_are_timed_by_events(device: Device, frames: list[Frame]) 
     stages_found = [n for n in times if n.startswith("device ")]
     assert stages_found == [
         "device points", "device point encoder", "device rgb encoder", "device tokens + score + map", "device total",
+        "device cloud", "device areas",
     ]  # fmt: skip
     assert all(times[n] > 0 for n in stages_found)
     assert not any(n.startswith("device ") for n in device(DeviceOptions(timing=False))(frames[0]).times_ms)
