@@ -1,7 +1,8 @@
 """What a precision costs each graph, measured when it was made and kept in the bundle for the golden gate.
 
-``precision/fp16.error.json`` (``precision/<variant>/...``): graph -> relative error on the golden frames, each graph by
-itself on the float32 graphs' inputs. FP16 is measured on its rounding twin.
+``precision/fp16.error.json``, ``int8.error.json`` (``precision/<variant>/...``): graph -> relative error on the golden
+frames, each graph by itself on the float32 graphs' inputs. FP16 is measured on its rounding twin, INT8 on its own file
+in ONNX Runtime.
 """
 
 from __future__ import annotations

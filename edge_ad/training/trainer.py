@@ -30,6 +30,10 @@ from edge_ad.presets import Preset
 from edge_ad.training.features import Track, silent
 from edge_ad.training.sampling import Batch, PixelSampler
 
+TEXT_EVERY = 4
+"""Without a text term in the map (``fusion.beta`` = 0) text chooses the class alone, which every so many-th pixel of a
+step teaches well enough: no mapper but those into the text space is touched, and these are half of a step's work."""
+
 
 class Learner(nn.Module):
     """The mappers, and the adaptor that makes the anchors; ``prompts`` are T_c of all classes, (C, 14, D_txt)."""
@@ -47,6 +51,7 @@ class Learner(nn.Module):
                 self.octa = Octa(
                     preset.text.dim, experts=o.experts, top_k=o.top_k, hidden_ratio=o.hidden_ratio, dropout=o.dropout
                 )
+        self.text_every = 1 if preset.fusion.beta > 0 else TEXT_EVERY
         given = None if prompts is None or not self.mappers.has_text else torch.from_numpy(prompts)
         self.register_buffer("prompts", given, persistent=False)
 
@@ -67,8 +72,8 @@ class Learner(nn.Module):
         anchors = self.anchors()
         if anchors is not None and m.rgb_to_text is not None and m.points_to_text is not None:
             # A product with one-hot rows gathers the anchors; its gradient is summed in a fixed order.
-            own = F.one_hot(batch.classes, len(anchors)).to(anchors.dtype) @ anchors
-            rgb, points = batch.for_text
+            rgb, points, classes = (f[:: self.text_every] for f in (*batch.for_text, batch.classes))
+            own = F.one_hot(classes, len(anchors)).to(anchors.dtype) @ anchors
             total = total + _one_minus_cos(m.rgb_to_text(rgb), own)
             total = total + _one_minus_cos(m.points_to_text(points), own)
         return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from edge_ad.training.features import Job, Recipe, extract, load
 from edge_ad.training.prompts import class_prompts
 from edge_ad.training.sampling import Batch, PixelSampler, Standard, bilinear
 from edge_ad.training.text import embed_prompts
-from edge_ad.training.trainer import Learner, TrainingPlan, cosine, loss_curve, train
+from edge_ad.training.trainer import TEXT_EVERY, Learner, TrainingPlan, cosine, loss_curve, train
 from tests.training.tiny import tiny_dataset, tiny_preset
 
 PLAN = TrainingPlan(samples_per_step=2, min_steps=12)
@@ -107,8 +108,10 @@ def test_a_small_memory_budget_changes_no_bit(sampler: PixelSampler) -> None:
         assert torch.equal(small.step(step, 2, 40, 1).points, sampler.step(step, 2, 40, 1).points)
 
 
-def test_loss_is_the_sum_of_the_four_terms_of_the_paper(sampler: PixelSampler) -> None:
-    learner = Learner(plain_preset(), prompts()).eval()
+@pytest.mark.parametrize(("beta", "every"), [(0.5, 1), (0.0, TEXT_EVERY)])
+def test_loss_is_the_sum_of_the_four_terms_of_the_paper(sampler: PixelSampler, beta: float, every: int) -> None:
+    preset = plain_preset()
+    learner = Learner(replace(preset, fusion=replace(preset.fusion, beta=beta)), prompts()).eval()
     batch = sampler.step(0, 2, 50, 3)
     m = learner.mappers
     anchors = learner.anchors()
@@ -117,8 +120,8 @@ def test_loss_is_the_sum_of_the_four_terms_of_the_paper(sampler: PixelSampler) -
     pairs = (
         (m.rgb_to_3d(batch.rgb), batch.points),
         (m.points_to_rgb(batch.points), batch.rgb),
-        (own, m.rgb_to_text(batch.rgb)),
-        (own, m.points_to_text(batch.points)),
+        (own[::every], m.rgb_to_text(batch.rgb[::every])),
+        (own[::every], m.points_to_text(batch.points[::every])),
     )
     expected = sum((1 - F.cosine_similarity(a, b, dim=-1)).mean() for a, b in pairs)
     torch.testing.assert_close(learner.loss(batch), expected, rtol=1e-5, atol=1e-6)

@@ -18,6 +18,8 @@ from edge_ad.calibration.int8.sensitivity import Sensitivity, measure
 from edge_ad.calibration.int8.spare import Spared, spare
 from edge_ad.calibration.int8.table import CalibrationTable
 from edge_ad.data.dataset import Dataset, Item
+from edge_ad.engines.compare import load_sessions
+from edge_ad.engines.cost import measure_cost, write_cost
 from edge_ad.errors import EdgeAdError
 from edge_ad.export.precision.assemble import add_int8, base_graphs, digests, graph_sizes, kept_nodes
 from edge_ad.export.precision.graph import Graph
@@ -165,6 +167,8 @@ def _write(
         for name, path in base_graphs(bundle).items()
     }
     written = add_int8(bundle, graphs, table.to_text())
+    sessions = load_sessions(written, "onnxruntime", "int8")
+    written = write_cost(written, "int8", measure_cost(written, sessions))  # what the golden gate then expects
     return Int8Report(written, table, tuple(kept), report, graph_sizes(written, "int8"), frames, warnings)
 
 

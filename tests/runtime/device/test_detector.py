@@ -105,9 +105,9 @@ def test_other_point_input(
 def test_levels_divide_the_distances_as_on_the_cpu(
     options: DeviceOptions, bundle: Bundle, cpu: Cpu, device: Device, frames: list[Frame]
 ) -> None:
-    """The bundle has them, with beta = 0 and sigma = 8; a second frame runs the recorded graphs and divides once."""
+    """The bundle has them, with beta = 0; a second frame runs the recorded graphs and divides once."""
     f = bundle.preset.fusion
-    assert (f.level, f.beta, f.sigma) == ("predicted", 0.0, 8.0)
+    assert (f.level, f.beta) == ("predicted", 0.0)
     assert {"rgb_level", "point_level"} <= {t.name for t in bundle.graph("tokens").outputs}
     reference, detector = cpu(), device(options)
     for frame in (frames[2], frames[0], frames[2]):
