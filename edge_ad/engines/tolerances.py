@@ -23,8 +23,10 @@ class Tolerance:
     score: float
 
 
+# A map within 1e-4 of the reference moves the border of a mask where the map is flat: OpenVINO in float32 overlaps by
+# 0.998 on ten golden frames of `compact`.
 TOLERANCES: Mapping[str, Tolerance] = {
-    "fp32": Tolerance(1e-4, 0.999999, 0.999, 1e-3, 1e-4),
+    "fp32": Tolerance(1e-4, 0.999999, 0.995, 1e-3, 1e-4),
     "fp16": Tolerance(None, 0.9999, 0.98, 1e-2, 1e-2),
     "bf16": Tolerance(None, 0.999, 0.95, 1e-1, 3e-2),
     "int8": Tolerance(None, 0.99, 0.90, 3e-1, 1e-1),

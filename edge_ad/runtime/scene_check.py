@@ -22,7 +22,6 @@ from edge_ad.runtime.geometry import Plane, fit_plane
 SCHEMA = 1
 SEEN_STRIDE = 8
 """Every n-th pixel of every n-th row is looked at when the plane is checked."""
-MOST_TILT_DEG = 45.0
 SEARCH_M = 0.005
 
 
