@@ -10,8 +10,8 @@ The second is the sharper one. Measured on the compact preset, a rounding twin o
 encoder and 1.1e-3 in the point encoder; 5 % noise on one convolution of the former by 1.7e-2 or more, on the linear
 layers of one block of the latter by 2.0e-3 or more; yet both can give maps that correlate to 0.9999. How much a
 precision costs differs from graph to graph: where the bundle says it (:mod:`edge_ad.engines.cost`), 1.5 times that is
-allowed, else the table's value. In INT8 5 % noise on one block mostly lies within the precision's own error: no gate can
-tell them apart, and this one does not claim to; a zeroed block of an encoder does not pass (docs/engines.md).
+allowed, else the table's value. In INT8 5 % noise on one block mostly lies within the precision's own error: no gate
+can tell them apart, and this one does not claim to; a zeroed block of an encoder does not pass (docs/engines.md).
 """
 
 from __future__ import annotations
