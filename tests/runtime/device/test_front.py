@@ -71,10 +71,9 @@ KINDS: dict[str, Callable[[Frame], Frame]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_frame(kind: str, cpu: Cpu, device: Device, frames: list[Frame]) -> None:
     reference, detector = cpu(), device()
-    for frame in (frames[2], frames[0]):
-        wanted = reference(KINDS[kind](frame))
-        assert wanted.map is not None
-        assert_same(detector(KINDS[kind](frame)), wanted)
+    wanted = reference(KINDS[kind](frames[2]))
+    assert wanted.map is not None
+    assert_same(detector(KINDS[kind](frames[2])), wanted)
 
 
 def without_depth(frame: Frame) -> Frame:
