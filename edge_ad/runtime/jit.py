@@ -39,12 +39,27 @@ def compiled(**options: Any) -> Callable[[F], F]:
 
     def wrap(function: F) -> F:
         try:
-            return numba.njit(nogil=True, cache=True, **options)(function)
+            made = numba.njit(nogil=True, cache=True, **options)(function)
         except RuntimeError as e:  # numba found no folder to write its cache to
             log.warning("compiled code cannot be kept (%s): every start compiles anew; set NUMBA_CACHE_DIR", e)
             return numba.njit(nogil=True, **options)(function)
+        if hasattr(made, "_cache"):  # else NUMBA_DISABLE_JIT: the function itself
+            _stamp(made, function, options)
+        return made
 
     return wrap
+
+
+def _stamp(made: Any, function: Callable[..., Any], options: dict[str, Any]) -> None:
+    """Let the cache notice changed options and changed compiled functions of other modules that ``function`` calls.
+
+    Numba itself compares the date and size of the function's own file alone: after a change elsewhere the old code
+    would go on, in silence.
+    """
+    index = made._cache._cache_file
+    called = (function.__globals__.get(name) for name in function.__code__.co_names)
+    below = [f._cache._cache_file._source_stamp for f in called if isinstance(f, type(made)) and f is not made]
+    index._source_stamp = (index._source_stamp, repr(sorted(options.items())), tuple(below))
 
 
 def _cython_blas() -> Any:
