@@ -35,7 +35,9 @@ command -v g++ >/dev/null || fail "g++ is missing; install it: apt-get install g
 cuda=${CUDA_HOME:-/usr/local/cuda}
 command -v nvcc >/dev/null || PATH="$cuda/bin:$PATH"
 command -v nvcc >/dev/null || fail "nvcc is missing; install the CUDA toolkit (JetPack: apt install nvidia-cuda) or set CUDA_HOME"
-mkdir -p "$out"
+[ -z "$wheels" ] || ls "$wheels" | grep -qi '^pycuda-' ||
+    fail "--wheels $wheels: not a folder that scripts/gpu_wheels.sh made (no PyCUDA in it); make it on a machine with network"
+mkdir -p "$out" 2>/dev/null || fail "the folder $out for the report cannot be made"
 venv=.venv-gpu
 site=""
 [ -e /etc/nv_tegra_release ] && site=--system-site-packages # JetPack's TensorRT lies there
@@ -43,9 +45,10 @@ site=""
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 from=()
 [ -n "$wheels" ] && from=(--no-index --find-links "$wheels")
-pip install --quiet "${from[@]}" --upgrade pip setuptools wheel
-pip install --quiet "${from[@]}" numpy pytest hypothesis pytools platformdirs mako
-pip install --quiet "${from[@]}" --no-build-isolation -e .
+get() { pip install --quiet "${from[@]}" "$@" || fail "pip could not install ${*: -1} (its reason stands above)"; }
+get --upgrade pip setuptools wheel
+get numpy pytest hypothesis pytools platformdirs mako
+get --no-build-isolation -e .
 if ! "$venv/bin/python" -c 'import pycuda.driver' 2>/dev/null; then
     # nvcc may be a wrapper in another folder than its headers; cuRAND is not used, and not everywhere. PyCUDA reads both
     # from a file in the home folder.
@@ -69,7 +72,11 @@ export EDGE_AD_GPU_BUNDLE=$bundle
 echo "== GPU tests"
 status=0
 "$venv/bin/python" -m pytest tests/gpu -m gpu -p no:cacheprovider 2>&1 | tee "$out/tests.txt" || status=$?
-if [ $sanitizer = 1 ] && command -v compute-sanitizer >/dev/null; then
+grep -q ' passed' "$out/tests.txt" || { echo "no GPU test ran; the reasons stand in $out/tests.txt"; status=1; }
+command -v compute-sanitizer >/dev/null || PATH="$PATH:$cuda/bin" # nvcc may be a wrapper in another folder
+if [ $sanitizer = 1 ] && ! command -v compute-sanitizer >/dev/null; then
+    echo "== compute-sanitizer is not installed: not run (the CUDA toolkit has it)" | tee "$out/sanitizer.txt"
+elif [ $sanitizer = 1 ]; then
     for tool in memcheck racecheck synccheck; do
         echo "== compute-sanitizer $tool"
         compute-sanitizer --tool $tool --error-exitcode 9 "$venv/bin/python" -m pytest tests/gpu/test_kernels.py -m gpu -q \

@@ -83,16 +83,17 @@ def command(
         _print(report, found)
     for name, reason in report.skipped:
         log(f"warning: {name} is left out: {reason}")
-    faults = []
+    faults, limits = [], "no graph that differs"
     if report.changed:
         faults.append(f"the decision changes on {', '.join(p.name for p in report.changed)}")
     if report.first_difference:
         first = report.first_difference
         faults.append(f"graph {first} is the first that differs ({report.graph_errors[first]:.1e})")
+        limits = f"graph {first} within {report.allowed_errors[first]:.1e}"
     if faults:
         raise EdgeAdError(
             f"{sides[0]} is not {sides[1]}: {'; '.join(faults)}",
-            f"equal decisions, and graphs within {report.allowed:.0e}",
+            f"equal decisions, and {limits}",
             "" if found else "look inside with --bisect auto",
         )
 
@@ -158,10 +159,10 @@ def _print(report: VerifyReport, found: Bisection | None) -> None:
             f"{p.name[-26:]:<26} {p.map_correlation:>11.6f} {p.worst_pixel:>11.1e} {iou:>8} {p.score:>9.4f} "
             f"{p.expected_score:>9.4f}  {decision}"
         )
-    click.echo(f"\n{'graph':<8} {'relative error':>14}   each graph on the same inputs; allowed {report.allowed:.0e}")
+    click.echo(f"\n{'graph':<8} {'relative error':>14} {'allowed':>8}   each graph on the same inputs")
     for graph, error in report.graph_errors.items():
         mark = "   <- first difference" if graph == report.first_difference else ""
-        click.echo(f"{graph:<8} {error:>14.1e}{mark}")
+        click.echo(f"{graph:<8} {error:>14.1e} {report.allowed_errors[graph]:>8.1e}{mark}")
     if found is None:
         return
     click.echo(f"\ninside {found.graph}: {len(found.probes)} of {found.tensors} common tensors looked at")

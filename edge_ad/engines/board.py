@@ -78,7 +78,8 @@ def _python(f: Facts) -> BoardCheck:
         "python",
         wanted in (None, f.python),
         f"Python {here}, {f.release or 'unknown release'}",
-        f"use Python {told}, for which this JetPack's TensorRT is built: python{told} -m venv",
+        f"use Python {told}, for which this JetPack's TensorRT is built: "
+        f"python{told} -m venv --system-site-packages .venv",
     )
 
 
@@ -166,7 +167,7 @@ def _power(f: Facts) -> BoardCheck:
         "power mode",
         full,
         f.power_mode or "unknown (nvpmodel -q)",
-        "sudo nvpmodel -m 0; write the mode down with every figure",
+        "sudo nvpmodel -m 0 (-m 2 on an Orin Nano); write the mode down with every figure",
     )
 
 

@@ -12,13 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib import metadata, util
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edge_ad import __version__
-from edge_ad.bundle import Bundle, TensorSpec
+from edge_ad.bundle import Bundle
 from edge_ad.engines import trt
 from edge_ad.engines.identity import SIDECAR, PlanRecord, Sidecar, engine_key, read_sidecar
 from edge_ad.engines.kernels import add_kernels
@@ -254,46 +250,29 @@ def _preflight(bundle: Bundle, precision: str, workspace_mb: int, say: Callable[
         )
 
 
-def _probe(specs: Sequence[TensorSpec], rows: int) -> dict[str, NDArray[Any]]:
-    """Random input of a graph's declared shapes: normal floats, zero integers."""
-    rng = np.random.default_rng(0)
-    out: dict[str, NDArray[Any]] = {}
-    for spec in specs:
-        shape = tuple(rows if isinstance(d, str) else d for d in spec.shape)
-        dtype = np.dtype(spec.dtype)
-        floating = np.issubdtype(dtype, np.floating)
-        out[spec.name] = rng.standard_normal(shape).astype(dtype) if floating else np.zeros(shape, dtype)
-    return out
-
-
 def _check_onnxruntime(bundle: Bundle, precision: str, force: bool, say: Callable[[str], None]) -> list[BuiltEngine]:
     """Load and run every graph once, and write down that they do."""
-    from edge_ad.runtime.backends import load_session
+    from edge_ad.engines.dry_run import dry_run
+    from edge_ad.engines.gate import check_reference
 
     folder = bundle.path / "engines" / engine_key("onnxruntime", precision, (), bundle.variant)
     if folder.exists() and not force:
         raise EdgeAdError(f"engine {folder} was built before", "", "pass --force to build it again")
-    built, plans = [], {}
+    built, plans, sessions = [], {}, {}
     with new_folder(folder, replace=force) as out:
         for graph in bundle.manifest.graphs:
             say(f"checking {graph}.onnx with onnxruntime")
             start = time.perf_counter()
-            session = load_session(bundle, graph, "onnxruntime", precision)
-            low, _, high = rows_of(bundle, graph)
-            results = session.run(_probe(session.inputs, max(low, min(4, high))))
-            for name, values in results.items():
-                if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-                    raise EdgeAdError(
-                        f"{bundle.where}: graph {graph}: output '{name}' of random input is not finite",
-                        "finite values",
-                        "run edge-ad export again",
-                    )
+            sessions[graph] = session = dry_run(bundle, graph, "onnxruntime", precision)
             seconds = round(time.perf_counter() - start, 3)
             path = bundle.graph_path(graph, precision)
             digest = bundle.manifest.files[bundle.graph_file(graph, precision)]
             size = path.stat().st_size
             plans[graph] = PlanRecord("", session.inputs, session.outputs, digest, digest, size, seconds, {})
             built.append(BuiltEngine(graph, path, size, seconds))
+        if precision == "fp32":
+            say("golden frames: holding the float32 graphs against the bundle's answers")
+            check_reference(bundle, sessions)
         version = metadata.version("onnxruntime")
         sidecar = replace(_sidecar("onnxruntime", version, precision, (), plans), variant=bundle.variant)
         write_json(out / SIDECAR, sidecar.to_dict())

@@ -24,6 +24,8 @@ from edge_ad.errors import EdgeAdError
 from edge_ad.files import read_json, write_bytes, write_json
 from edge_ad.runtime import kernels
 
+OLDEST = (8, 0)
+"""The kernels reduce over a warp in one instruction and multiply FP16 on the tensor cores; older devices do neither."""
 _NVRTC = ("libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11.2")
 _FUNCTION = re.compile(
     r"Compiling entry function '(?P<entry>\w+)' for '\w+'(?P<rest>.*?)(?=Compiling entry function|\Z)", re.DOTALL
@@ -133,8 +135,11 @@ def compile_kernel(name: str, capability: tuple[int, int], use: str | None = Non
     Raises
     ------
     EdgeAdError
-        No compiler, a compiler that does not know the capability, what it said against the source, or spills.
+        A capability below 8.0, no compiler, one that does not know the capability, what it said against the source, or
+        spills.
     """
+    if capability < OLDEST:
+        raise EdgeAdError(f"CUDA kernels for compute capability {capability[0]}.{capability[1]}", "8.0 or newer")
     nvcc = find_nvcc() if use in (None, "nvcc") else None
     library = find_nvrtc() if nvcc is None and use in (None, "nvrtc") else None
     if nvcc is None and library is None:

@@ -25,6 +25,7 @@ from edge_ad.files import read_json, sha256
 logger = logging.getLogger(__name__)
 SIDECAR = "sidecar.json"
 SIDECAR_SCHEMA = 1
+AGAIN = "build the engine again with --force"
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,10 @@ def read_sidecar(folder: Path) -> Sidecar:
         Absent, not JSON, from a newer program, a field missing, or a plan outside its folder.
     """
     path = folder / SIDECAR
-    values = read_json(path)
+    try:
+        values = read_json(path)
+    except EdgeAdError as e:
+        raise EdgeAdError(e.found, "a sidecar that edge-ad build-engine wrote", AGAIN) from None
     try:
         if values["schema"] > SIDECAR_SCHEMA:
             raise EdgeAdError(f"{path}: schema {values['schema']}", f"at most {SIDECAR_SCHEMA}", "update edge-ad here")
@@ -132,7 +136,7 @@ def read_sidecar(folder: Path) -> Sidecar:
         raise EdgeAdError(
             f"{path} is damaged ({e!r})",
             "a sidecar that edge-ad build-engine wrote",
-            "build the engine again with --force",
+            AGAIN,
         ) from None
 
 

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from edge_ad.engines.cuda_compiler import Compiled, compile_kernel, compiler, find_nvcc
+from edge_ad.engines.cuda_compiler import OLDEST, Compiled, compile_kernel, compiler, find_nvcc
 from edge_ad.errors import EdgeAdError
 from edge_ad.files import read_json, write_bytes, write_json
 from edge_ad.parallel import cores
@@ -65,7 +65,11 @@ def add_kernels(folder: Path, capabilities: Sequence[tuple[int, int]], progress:
     if not capabilities:
         progress("a portable engine holds no CUDA kernels: name compute capabilities to serve the device pipeline")
         return []
-    return build_kernels(folder, capabilities, progress)
+    able = [c for c in capabilities if c >= OLDEST]
+    if len(able) < len(capabilities):
+        old = ", ".join(f"{major}.{minor}" for major, minor in capabilities if (major, minor) < OLDEST)
+        progress(f"no CUDA kernels for compute capability {old} (8.0 is the least): no device pipeline there")
+    return build_kernels(folder, able, progress) if able else []
 
 
 def _file(name: str, capability: tuple[int, int]) -> str:

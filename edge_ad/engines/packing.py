@@ -12,7 +12,7 @@ from edge_ad.errors import EdgeAdError
 SUFFIX = ".xz"
 LARGEST = 64 << 20
 """Bytes of the largest plan that is packed: 13 MB unpack in 0.2 s."""
-_PRESET = 1
+_PRESET = 6
 
 
 def pack(name: str, plan: bytes) -> tuple[str, bytes]:

@@ -28,14 +28,14 @@ def record_path(bundle: Bundle, backend: str, precision: str) -> Path:
     return bundle.path / "engines" / f"{engine_key(backend, precision, (), bundle.variant)}.gate.json"
 
 
-def fingerprint(bundle: Bundle, backend: str, precision: str, way: str = "Detector") -> str:
+def fingerprint(bundle: Bundle, backend: str, precision: str, way: str = "Detector", limits: bool = True) -> str:
     """Names all that a pass depends on: the bundle's files and limits, the engines, the device, the versions.
 
-    way : the detector's class: graph after graph, or the device pipeline.
+    way : the detector's class: graph after graph, or the device pipeline. limits : whether the limits have a say.
     """
     digest = hashlib.sha256()
     parts: list[object] = [__version__, way, backend, precision, bundle.variant, sorted(bundle.manifest.files.items())]
-    parts.append(_limits(bundle, precision))
+    parts.append(_limits(bundle, precision) if limits else None)
     if backend.startswith("tensorrt"):
         device = cuda.find_device()
         parts += [device, cuda.driver_version()]
@@ -66,8 +66,8 @@ def remembered(path: Path) -> list[str]:
         return []
 
 
-def remember(path: Path, mark: str, report: Mapping[str, Any]) -> None:
-    """Write a pass down; on a read-only bundle it is asked again next time."""
+def remember(path: Path, mark: str, report: Mapping[str, Any], level: int = logging.WARNING) -> None:
+    """Write a pass down; on a read-only bundle it is asked again next time, which is told at this logging level."""
     try:
         passes = read_json(path)["passes"] if path.is_file() else []
         passes = [p for p in passes if p["fingerprint"] != mark][-(KEPT - 1) :]
@@ -76,4 +76,4 @@ def remember(path: Path, mark: str, report: Mapping[str, Any]) -> None:
     try:
         write_json(path, {"passes": [*passes, {"fingerprint": mark, "report": dict(report)}]})
     except EdgeAdError as e:
-        logger.warning("the golden frames' verdict was not kept: %s", e)
+        logger.log(level, "the golden frames' verdict was not kept: %s", e)

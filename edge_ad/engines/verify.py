@@ -21,6 +21,7 @@ from edge_ad.engines.compare import (
     worst_pixel,
 )
 from edge_ad.engines.cost import golden_preprocessor
+from edge_ad.engines.examine import allowed_error
 from edge_ad.engines.tolerances import TOLERANCES
 from edge_ad.errors import EdgeAdError, InvalidFrame
 from edge_ad.frame import Frame
@@ -67,6 +68,7 @@ class VerifyReport:
     """All parts, frames that could not be inspected with their reasons, and the first graph that differs.
 
     ``inputs``: graph -> what the expected side gave it for the last part (:mod:`edge_ad.export.bisect` reads it).
+    ``allowed_errors``: graph -> the golden gate's limit for the less exact of the two precisions.
     """
 
     found: Side
@@ -74,6 +76,7 @@ class VerifyReport:
     parts: tuple[PartDifference, ...]
     skipped: tuple[tuple[str, str], ...]
     inputs: Mapping[str, Mapping[str, NDArray[Any]]]
+    allowed_errors: Mapping[str, float]
 
     @property
     def graph_errors(self) -> dict[str, float]:
@@ -82,13 +85,13 @@ class VerifyReport:
 
     @property
     def allowed(self) -> float:
-        """Relative error of a graph that the less exact of the two precisions explains."""
+        """Relative error of any tensor that the less exact of the two precisions explains."""
         return max(TOLERANCES[s.precision].graph_error for s in (self.found, self.expected))
 
     @property
     def first_difference(self) -> str | None:
         """The first graph, in the order of the data, that differs by more than the precisions explain."""
-        return next((g for g, error in self.graph_errors.items() if not error <= self.allowed), None)
+        return next((g for g, error in self.graph_errors.items() if not error <= self.allowed_errors[g]), None)
 
     @property
     def changed(self) -> tuple[PartDifference, ...]:
@@ -108,7 +111,7 @@ class VerifyReport:
             "largest_score_change": max(abs(p.score - p.expected_score) for p in self.parts),
             "decision_changes": [p.name for p in self.changed],
             "graph_errors": self.graph_errors,
-            "allowed_graph_error": self.allowed,
+            "allowed_graph_errors": dict(self.allowed_errors),
             "first_difference": self.first_difference,
         }
 
@@ -181,7 +184,8 @@ def verify(
         why = f": {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
         raise EdgeAdError(f"no frame could be inspected{why}", "at least one frame with a part in view")
     inputs = {graph: recorder.given for graph, recorder in recorders.items()}
-    return VerifyReport(found, expected, tuple(parts), tuple(skipped), inputs)
+    allowed = {g: max(allowed_error(bundle, g, s.precision) for s in (found, expected)) for g in GRAPHS}
+    return VerifyReport(found, expected, tuple(parts), tuple(skipped), inputs, allowed)
 
 
 class Recorder:

@@ -59,7 +59,9 @@ def _stamp(made: Any, function: Callable[..., Any], options: dict[str, Any]) -> 
     index = made._cache._cache_file
     called = (function.__globals__.get(name) for name in function.__code__.co_names)
     below = [f._cache._cache_file._source_stamp for f in called if isinstance(f, type(made)) and f is not made]
-    index._source_stamp = (index._source_stamp, repr(sorted(options.items())), tuple(below))
+    # A set is written in another order by every process.
+    told = repr(sorted((name, sorted(v) if isinstance(v, set) else v) for name, v in options.items()))
+    index._source_stamp = (index._source_stamp, told, tuple(below))
 
 
 def _cython_blas() -> Any:

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 from edge_ad.bundle import Bundle, add_files, open_bundle
 from edge_ad.cli.main import main
 from edge_ad.engines.compare import correlation, overlap, relative_error, worst_pixel
+from edge_ad.engines.cost import write_cost
 from edge_ad.engines.verify import Side, verify
 from edge_ad.errors import EdgeAdError
 from edge_ad.export.bisect import bisect, bisect_graph, runner
@@ -167,3 +168,13 @@ def test_measures() -> None:
     assert relative_error(a, a) == 0 and relative_error(a[:2], a) == float("inf")
     assert relative_error(2 * a - a.mean(), a) == pytest.approx(1)
     assert overlap(a > 3, a > 5) == (6, 8)
+
+
+def test_a_graph_may_differ_by_no_more_than_the_gate_allows(equal: Bundle, tmp_path: Path) -> None:
+    """What INT8 costs each graph stands in the bundle; the gate's limit follows it, and so does verify's."""
+    noted = with_int8(equal.path, tmp_path / "noted", 1.1)
+    args = ("--backend", "onnxruntime", "--precision", "int8", "--threads", 1, "--frames", 2)
+    assert "graph rgb is the first" not in run(noted.path, *args)[2], "within the table's 0.3"
+    write_cost(noted, "int8", dict.fromkeys(("rgb", "points", "tokens", "score"), 0.001))
+    code, _, err = run(noted.path, *args)
+    assert code == 1 and "graph rgb is the first that differs" in err and "graph rgb within 1.5e-03" in err

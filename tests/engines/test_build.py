@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from onnx import helper
 
 from edge_ad.bundle import Bundle, GraphSpec, TensorSpec, add_files, open_bundle, pack
-from edge_ad.engines import build, build_engines, read_sidecar, trt
+from edge_ad.engines import build, build_engines, gate, read_sidecar, trt
 from edge_ad.engines.targets import parse_capability
 from edge_ad.errors import EdgeAdError
 from edge_ad.files import sha256
@@ -114,9 +114,13 @@ def test_other_precisions_once_the_bundle_holds_them(bundle: Bundle, no_gpu: Non
     assert {b.path.parent.name for b in built} == {"tensorrt-rtx-fp16-sm86"}
 
 
-def test_onnxruntime_is_tried_and_noted(bundle: Bundle) -> None:
+def test_onnxruntime_is_tried_and_noted(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Bundle] = []
+    monkeypatch.setattr(
+        gate, "check_reference", lambda bundle, sessions: asked.append(bundle)
+    )  # these are no real graphs
     built = build_engines(bundle, "onnxruntime")
-    assert [b.graph for b in built] == ["rgb", "points", "tokens", "score"]
+    assert [b.graph for b in built] == ["rgb", "points", "tokens", "score"] and asked == [bundle]
     assert all(b.path == bundle.graph_path(b.graph) for b in built)
     sidecar = read_sidecar(bundle.path / "engines/onnxruntime-fp32")
     assert sidecar.capabilities == () and sidecar.plans["rgb"].file == ""
@@ -237,9 +241,10 @@ def test_a_kill_while_building_leaves_no_engine(bundle: Bundle, tmp_path: Path, 
     assert len(read_sidecar(bundle.path / "engines/tensorrt-rtx-fp32-sm86").plans) == 4
 
 
-def test_command(bundle: Bundle, tmp_path: Path) -> None:
+def test_command(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edge_ad.cli.build_engine import command
 
+    monkeypatch.setattr(gate, "check_reference", lambda bundle, say: None)  # these are no real graphs
     shown = CliRunner().invoke(command, [str(bundle.path)])
     assert shown.exit_code == 0 and shown.stdout.splitlines()[0].split() == ["graph", "size", "MB", "seconds"]
     again = CliRunner().invoke(command, [str(bundle.path)])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edge_ad.bundle import Bundle, Threshold, open_bundle
 from edge_ad.bundle.manifest import manifest_from_dict, seal
+from edge_ad.engines import build_engines
 from edge_ad.engines.compare import GRAPHS, load_sessions
 from edge_ad.engines.cost import measure_cost, read_cost, write_cost
 from edge_ad.engines.examine import GateReport, examine
@@ -179,6 +180,10 @@ def test_hashes_recomputed_do_not_help(tiny_export: Path, tmp_path: Path) -> Non
     sessions = load_sessions(opened, "onnxruntime", "fp32", 1)
     report = examine(opened, sessions, "tensorrt", "fp32", sessions)
     assert report.faults[0].startswith("the bundle's own float32 graphs differ from its golden maps")
+    assert report.reference_fault == report.faults[0]
+    with pytest.raises(EdgeAdError, match="give another map of golden frame .*; run edge-ad export again"):
+        build_engines(opened, "onnxruntime")
+    assert not (opened.path / "engines").exists() or not list((opened.path / "engines").glob("onnxruntime-fp32*"))
 
 
 def test_what_cannot_be_gated(bundle: Bundle, reference: dict[str, Session]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edge_ad.bundle import Bundle, Threshold, open_bundle
+from edge_ad.bundle import Bundle, Threshold, add_files, open_bundle
 from edge_ad.engines import build, build_engines, gate, trt
 from edge_ad.engines.compare import GRAPHS
 from edge_ad.engines.examine import GateReport
@@ -24,7 +24,7 @@ from edge_ad.errors import EdgeAdError
 from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.load import load_detector
 from tests.engines import fake_gpu
-from tests.engines.wrong_graphs import changed, linear_weights, load
+from tests.engines.wrong_graphs import changed, linear_weights, load, noise
 
 pytestmark = pytest.mark.usefixtures("no_kernels")
 
@@ -157,6 +157,24 @@ def test_the_device_pipelines_own_maps_are_asked(
     assert asked and asked[0] is not None
 
 
-def test_the_reference_itself_is_not_asked(bundle: Bundle) -> None:
-    assert ensure(Detector(bundle, need_threshold=False), "onnxruntime") is None
-    assert not record_path(bundle, "onnxruntime", "fp32").exists()
+def test_the_reference_is_held_against_its_golden_maps_once(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Bundle] = []
+    real = gate.check_reference
+    monkeypatch.setattr(gate, "check_reference", lambda b, sessions: asked.append(b) or real(b, sessions))
+    detector = Detector(bundle, need_threshold=False)
+    assert ensure(detector, "onnxruntime") is None
+    assert len(asked) == 1 and len(remembered(record_path(bundle, "onnxruntime", "fp32"))) == 1
+    ensure(detector, "onnxruntime")
+    ensure(Detector(bundle.as_variant("base", 2), need_threshold=False), "onnxruntime")
+    assert len(asked) == 1
+    ensure(detector, "onnxruntime", again=True)
+    assert len(asked) == 2
+
+
+def test_a_float32_graph_with_other_weights_and_a_true_hash_is_refused(bundle: Bundle) -> None:
+    model = onnx.load(bundle.path / "onnx/points.onnx")
+    noisy = changed(model, linear_weights(model, "blocks.0"), noise)
+    other = add_files(bundle, {"onnx/points.onnx": noisy.SerializeToString()})
+    with pytest.raises(EdgeAdError, match="its float32 graphs give another map of golden frame .*edge-ad export again"):
+        ensure(Detector(other, need_threshold=False), "onnxruntime")
+    add_files(bundle, {"onnx/points.onnx": model.SerializeToString()})

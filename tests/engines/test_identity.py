@@ -87,7 +87,10 @@ def test_faults_are_refused_with_the_command_that_mends_them(bundle: Bundle, fau
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no sidecar": (lambda f: (f / "sidecar.json").unlink(), "does not exist"),
-    "cut off": (lambda f: (f / "sidecar.json").write_text("{"), "is not JSON"),
+    "cut off": (
+        lambda f: (f / "sidecar.json").write_text("{"),
+        "is not JSON.*; expected a sidecar that edge-ad build-engine wrote; build the engine again with --force",
+    ),
     "list": (lambda f: (f / "sidecar.json").write_text("[]"), "is damaged"),
     "future": (lambda f: edit(f, lambda s: s.update(schema=9)), "schema 9; expected at most 1; update edge-ad"),
     "field lost": (lambda f: edit(f, lambda s: s.pop("version")), "is damaged"),

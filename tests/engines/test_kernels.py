@@ -182,6 +182,12 @@ def test_an_engine_without_kernels_says_why(small: Path, tmp_path: Path, monkeyp
     assert add_kernels(tmp_path / "portable", [], said.append) == []
     assert "a portable engine holds no CUDA kernels" in said.pop()
     assert len(add_kernels(tmp_path / "named", [ORIN], said.append)) == 1
+    said.clear()
+    assert add_kernels(tmp_path / "old", [(7, 2)], said.append) == []
+    assert said == ["no CUDA kernels for compute capability 7.2 (8.0 is the least): no device pipeline there"]
+    assert len(add_kernels(tmp_path / "both", [(7, 5), ORIN], said.append)) == 1
+    with pytest.raises(EdgeAdError, match="^CUDA kernels for compute capability 7.5; expected 8.0 or newer$"):
+        compile_kernel("tiny", (7, 5))
     monkeypatch.setattr(cuda_compiler, "find_nvcc", lambda: None)
     monkeypatch.setattr(cuda_compiler, "find_nvrtc", lambda: None)
     assert add_kernels(tmp_path / "without", [ORIN], said.append) == []
@@ -245,7 +251,7 @@ def test_every_kernel_compiles_for_every_target(target: tuple[int, int]) -> None
 
 
 @pytest.mark.skipif(find_nvrtc() is None, reason="needs NVRTC (pip install nvidia-cuda-nvrtc)")
-@pytest.mark.parametrize("name", ["fps", "preprocess"])
+@pytest.mark.parametrize("name", kernels.names())
 def test_nvrtc_compiles_the_same_text(name: str) -> None:
     compiled = compile_kernel(name, ORIN, "nvrtc", cache=False)
     assert compiled.cubin[:4] == b"\x7fELF"

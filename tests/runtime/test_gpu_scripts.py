@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -43,3 +44,23 @@ def test_any_one_device_node_is_enough(node: str, tmp_path: Path) -> None:
         (tmp_path / node).touch()
     done = subprocess.run(["bash", "-c", f'fail() {{ echo "error: $1" >&2; exit 1; }}\n{check}'], capture_output=True)
     assert done.returncode == (0 if node else 1)
+
+
+def test_a_folder_without_the_wheels_is_one_line(tmp_path: Path) -> None:
+    """With a device, g++ and nvcc that are there: the check of the folder comes before anything is made."""
+    text = (SCRIPTS / "gpu_check.sh").read_text(encoding="utf-8").replace("/dev/nvidia[0-9]*", "/dev/null")
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/gpu_check.sh").write_text(text, encoding="utf-8")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "wheels").mkdir()
+    for name in ("nvcc", "g++"):
+        (tmp_path / "bin" / name).symlink_to("/bin/true")
+    done = subprocess.run(
+        ["bash", tmp_path / "scripts/gpu_check.sh", "--wheels", tmp_path / "wheels"],
+        env=os.environ | {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "not a folder that scripts/gpu_wheels.sh made" in done.stderr
+    assert not (tmp_path / ".venv-gpu").exists() and not (tmp_path / "gpu-report").exists()

@@ -24,11 +24,12 @@ def one(x):
 """
 
 
-def _answer(folder: Path) -> tuple[float, int]:
+def _answer(folder: Path, seed: str = "0") -> tuple[float, int]:
     """``two(5.0)`` in a new process, and how often its code was taken from the disk."""
     code = "import caller; print(caller.two(5.0), sum(caller.two.stats.cache_hits.values()))"
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(folder), *sys.path])
+    environment["PYTHONHASHSEED"] = seed  # the order in which a process writes a set
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=folder)
     assert done.returncode == 0, done.stderr
     value, hits = done.stdout.split()
@@ -50,6 +51,12 @@ def test_a_change_below_or_of_the_options_compiles_anew(tmp_path: Path) -> None:
     os.utime(caller, ns=(kept.st_atime_ns, kept.st_mtime_ns))
     assert caller.stat().st_size == kept.st_size
     assert _answer(tmp_path) == (151.0, 0)
+
+
+def test_a_set_among_the_options_is_the_same_in_every_process(tmp_path: Path) -> None:
+    (tmp_path / "caller.py").write_text(CALLER.format(options="{'fastmath': {'contract', 'reassoc', 'nsz'}}"))
+    (tmp_path / "below.py").write_text(BELOW.format(factor=2))
+    assert [_answer(tmp_path, seed) for seed in "0123"] == [(11.0, 0), (11.0, 1), (11.0, 1), (11.0, 1)]
 
 
 def test_without_compiler_the_functions_run_as_python(tmp_path: Path) -> None:

@@ -18,10 +18,12 @@ from edge_ad.calibration.int8.probe import Candidate, KnownPart, Probe
 from edge_ad.calibration.int8.table import CalibrationTable, Row
 from edge_ad.engines.compare import relative_error
 from edge_ad.errors import EdgeAdError
+from edge_ad.export.precision.graph import Graph, Model
+from edge_ad.export.precision.roles import quantisable
 from edge_ad.runtime.backends import Session
 from edge_ad.runtime.scoring import bilinear_matrix, point_matrix
 
-MAP_ERROR = 0.015
+MAP_ERROR = 0.008
 """Root mean square difference of the maps that INT8 may make, relative to float32's root mean square."""
 GRAPH_ERROR = 0.10
 """Relative error of each graph by itself; the golden gate allows more (edge_ad.engines.tolerances)."""
@@ -143,6 +145,7 @@ def spare(probe: Probe, table: CalibrationTable, *, track: Track | None = None) 
     """
     alone = Alone(probe, probe.known)
     rows = [(r.graph, r.layer) for r in table.rows if r.mode == "int8"]
+    weights = {layer: count for g in table.graphs for layer, count in _weights(probe.models[g], g)}
 
     def costs(chosen: CalibrationTable, graphs: Iterable[str]) -> Costs:
         candidate = Candidate({g: chosen.ranges(g) for g in graphs})
@@ -161,7 +164,7 @@ def spare(probe: Probe, table: CalibrationTable, *, track: Track | None = None) 
     before = after = costs(table, table.graphs)
     chosen = table
     while after.over() > 1 and inside:
-        for layer in costliest(inside, after):
+        for layer in costliest(inside, after, weights):
             del inside[layer]
         chosen = _leave(table, [layer for layer in found if layer not in inside])
         after = costs(chosen, table.graphs)
@@ -175,23 +178,29 @@ def spare(probe: Probe, table: CalibrationTable, *, track: Track | None = None) 
     return Spared(found, tuple(layer for layer in found if layer not in inside), before, after), chosen
 
 
-def costliest(layers: Mapping[Layer, Costs], together: Costs) -> list[Layer]:
-    """The costliest layers for the bound that is missed most: the fewest that should bring it half way; at least one.
+def costliest(layers: Mapping[Layer, Costs], together: Costs, weights: Mapping[Layer, int]) -> list[Layer]:
+    """Layers that cost most a weight, for the bound that is missed most: so many that they should bring it half way.
 
-    layers : each alone. together : all of them at once. Half way (the root of the excess), as if squares added up:
-    errors of one sign add up faster, so that leaving out what this says for the whole way would leave out too much.
+    layers : each alone. together : all of them at once. weights : how many each has; a small layer that stays FP16
+    costs nothing. Half way (the root of the excess), as if squares added up: errors of one sign add up faster, so that
+    leaving out what this says for the whole way would leave out too much. At least one.
     """
     over = {"": together.map / MAP_ERROR} | {g: e / GRAPH_ERROR for g, e in together.graphs.items()}
     which = max(over, key=lambda g: over[g])
     squares = {layer: (c.graphs.get(which, 0.0) if which else c.map) ** 2 for layer, c in layers.items()}
     total = rest = sum(squares.values())
     out: list[Layer] = []
-    for layer in sorted(squares, key=lambda name: squares[name], reverse=True):
+    for layer in sorted(squares, key=lambda name: squares[name] / weights[name], reverse=True):
         if out and over[which] * rest <= total:
             break
         out.append(layer)
         rest -= squares[layer]
     return out
+
+
+def _weights(model: Model, what: str) -> list[tuple[Layer, int]]:
+    graph = Graph(model, what)
+    return [((what, layer.name), graph.array(layer.weight).size) for layer in quantisable(graph)]
 
 
 def _only(table: CalibrationTable, layer: Layer) -> CalibrationTable:

@@ -148,14 +148,52 @@ def levels(graph: Graph) -> set[str]:
     return found
 
 
+def _last_layers(graph: Graph, names: set[str]) -> set[str]:
+    """Of these nodes the last products by a weight, and what stands behind them."""
+    before: set[str] = set()  # tensors that lead to a product
+    found: set[str] = set()
+    for node in reversed(graph.nodes):
+        if node.name in names:
+            leads = any(t in before for t in node.output)
+            if not leads:
+                found.add(node.name)
+            if leads or (node.op_type in ("MatMul", "Gemm") and node.input[1] in graph.weights):
+                before.update(node.input)
+    return found
+
+
+def residuals(graph: Graph) -> set[str]:
+    """Names of the sums that make up a transformer's residual stream: each adds to another one's, LayerNorms read it.
+
+    Small updates of large values: of all that a transformer rounds to FP16 these sums cost most, and have no weights.
+    """
+    sums = [
+        n for n in graph.nodes if n.op_type == "Add" and not any(source(graph, t) in graph.weights for t in n.input)
+    ]
+    normed, made = set[str](), {n.output[0]: n.name for n in sums}
+    after: dict[str, set[str]] = {n.name: set() for n in sums}
+    for node in graph.nodes:
+        before = {made[t] for t in (source(graph, i) for i in node.input) if t in made}
+        if node.op_type == "LayerNormalization":
+            normed |= before
+        for name in before if node.name in after else ():
+            after[name].add(node.name)
+    found: set[str] = set()
+    for node in reversed(sums):  # a reader stands behind what it reads
+        if node.name in normed or after[node.name] & found:
+            found.add(node.name)
+    joined = {reader for name in found for reader in after[name]}
+    return {name for name in found if after[name] & found or name in joined}
+
+
 def kept_by_rule(graph: Graph) -> dict[str, str]:
     """Nodes that stay FP32 whatever the data says: node name -> why.
 
-    LayerNorm, norms and distances with the arithmetic between them, the standardisation of the tokens and their levels,
-    and constants that FP16 cannot hold.
+    LayerNorm and the residual stream that it reads, norms and distances with the arithmetic between them, the
+    standardisation of the tokens, the last layer of their levels, and constants that FP16 cannot hold.
     """
     kept: dict[str, str] = {}
-    level = levels(graph)
+    level, stream = _last_layers(graph, levels(graph)), residuals(graph)
     for node in graph.nodes:
         if node.op_type in NORMS:
             kept[node.name] = "LayerNorm" if node.op_type == "LayerNormalization" else "distance"
@@ -163,6 +201,8 @@ def kept_by_rule(graph: Graph) -> dict[str, str]:
             kept[node.name] = "standardisation"
         elif node.name in level:
             kept[node.name] = "level"
+        elif node.name in stream:
+            kept[node.name] = "residual"
         elif _unfit_constant(graph, node):
             kept[node.name] = "constant outside FP16"
     # Forward from each norm of vectors: the clamp, the quotient, the difference of unit vectors.

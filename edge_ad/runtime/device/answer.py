@@ -138,12 +138,15 @@ class FrameTicket:
             return {n: d.elapsed_ms(getattr(frame, a), getattr(frame, b)) for n, a, b in FRAME_STAGES}
 
     def _cloud(self) -> np.ndarray:  # type: ignore[type-arg]
-        """The frame's cloud on the host: for more areas than the device lists."""
+        """The frame's cloud on the host: for more areas than the device lists.
+
+        On the front's stream: no graph is ever recorded there, and another thread may record one on the others now.
+        """
         pipeline, frame = self._pipeline, self._frame.slot
-        arena = Arena(pipeline.driver)
+        arena, stream = Arena(pipeline.driver), pipeline.front.stream
         out = Output(arena, frame.xyz, (*frame.size, 3), np.float32)  # type: ignore[arg-type]
-        out.fetch(pipeline.colour_stream)
-        pipeline.driver.synchronize(pipeline.colour_stream)
+        out.fetch(stream)
+        pipeline.driver.synchronize(stream)
         xyz = out.read()
         arena.free()
         return xyz

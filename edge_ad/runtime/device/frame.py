@@ -7,6 +7,7 @@ frames have been in flight at once.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,10 +126,13 @@ class FramePool:
         self._driver, self._lock = driver, threading.Lock()
         self._all: list[FrameSlot] = []
         self._free: list[FrameSlot] = []
+        self._back: deque[FrameSlot] = deque()  # given back; without the lock, see `give`
 
     def take(self, kind: FrameKind) -> Lease:
         """A slot that nothing uses; slots of other kinds that lie idle are freed (a camera changed its mode)."""
         with self._lock:
+            while self._back:
+                self._free.append(self._back.popleft())
             found = next((s for s in self._free if s.kind == kind), None)
             others = [] if found is not None else [s for s in self._free if s.kind != kind]
             self._free = [s for s in self._free if s is not found and s not in others]
@@ -144,13 +148,17 @@ class FramePool:
         return Lease(self, found)
 
     def give(self, slot: FrameSlot) -> None:
-        """Take a slot back; from any thread."""
-        with self._lock:
-            self._free.append(slot)
+        """Take a slot back; from any thread, also from one that the garbage collector interrupts inside the lock."""
+        self._back.append(slot)
 
     def _wait(self, slot: FrameSlot) -> None:
         while slot.used:
             self._driver.synchronize(slot.used.pop())
+
+    @property
+    def idle(self) -> int:
+        """Slots that no frame has."""
+        return len(self._free) + len(self._back)
 
     @property
     def nbytes(self) -> int:
@@ -164,3 +172,4 @@ class FramePool:
             while self._all:
                 self._all.pop().arena.free()
             self._free.clear()
+            self._back.clear()

@@ -20,7 +20,7 @@ from edge_ad.errors import EdgeAdError, InvalidFrame
 from edge_ad.frame import Sample
 from edge_ad.runtime.device.anomaly_map import MapStage
 from edge_ad.runtime.device.answer import FrameTicket, Ticket
-from edge_ad.runtime.device.api import Driver, Event, Stream
+from edge_ad.runtime.device.api import Driver, Stream
 from edge_ad.runtime.device.buffers import Arena
 from edge_ad.runtime.device.encoders import Encoders
 from edge_ad.runtime.device.frame import FrameSlot, Lease
@@ -256,8 +256,9 @@ class DevicePipeline:
 
     def _mark(self, slot: Slot, name: str, stream: Stream) -> None:
         if self.options.timing:
-            event: Event = slot.marks.setdefault(name, self.driver.event(timing=True))
-            self.driver.record(event, stream)
+            if name not in slot.marks:
+                slot.marks[name] = self.driver.event(timing=True)
+            self.driver.record(slot.marks[name], stream)
 
     def close(self) -> None:
         """Wait for the device and give all memory back."""

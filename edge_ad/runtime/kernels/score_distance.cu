@@ -80,8 +80,9 @@ score_distance_anchor(const float* __restrict__ anchors, const float* __restrict
 }
 
 // Mean distance of the *total mapped features to every anchor; one block a class, sums in double, in a fixed order.
-// With `accumulate` the mean of the second modality is added and the sum halved: what `auto` compares.
-extern "C" __global__ void __launch_bounds__(256)
+// With `accumulate` the mean of the second modality is added and the sum halved: what `auto` compares. One block a
+// multiprocessor is enough: asked for nothing, newer compilers spill to make room for more.
+extern "C" __global__ void __launch_bounds__(256, 1)
 score_class_means(const float* __restrict__ anchors, const float* __restrict__ rest, int dim, const float* __restrict__ mapped, int stride,
                   const int* __restrict__ total, int accumulate, double* __restrict__ mean) {
   __shared__ double partial[8];

@@ -19,24 +19,31 @@ from tests.calibration.int8.parts import frames
 errors = st.floats(0, 0.2)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["rgb", "score"]), errors, errors), min_size=1), errors, errors, errors)
-def test_the_costliest_of_the_bound_that_is_missed_most(
-    found: list[tuple[str, float, float]], whole: float, rgb: float, score: float
+drawn = st.tuples(st.sampled_from(["rgb", "score"]), errors, errors, st.integers(1, 1 << 20))
+
+
+@given(st.lists(drawn, min_size=1), errors, errors, errors)
+def test_the_costliest_a_weight_of_the_bound_that_is_missed_most(
+    found: list[tuple[str, float, float, int]], whole: float, rgb: float, score: float
 ) -> None:
-    layers = {(g, str(i)): Costs(m, {g: e}) for i, (g, m, e) in enumerate(found)}
-    left = costliest(layers, Costs(whole, {"rgb": rgb, "score": score}))
+    layers = {(g, str(i)): Costs(m, {g: e}) for i, (g, m, e, _) in enumerate(found)}
+    weights = {(g, str(i)): n for i, (g, _, _, n) in enumerate(found)}
+    left = costliest(layers, Costs(whole, {"rgb": rgb, "score": score}), weights)
     assert 1 <= len(left) <= len(layers) and len(set(left)) == len(left)
     over = {"": whole / MAP_ERROR, "rgb": rgb / GRAPH_ERROR, "score": score / GRAPH_ERROR}
     which = max(over, key=lambda g: over[g])
 
-    def of(layer: tuple[str, str]) -> float:
+    def square(layer: tuple[str, str]) -> float:
         c = layers[layer]
-        return c.graphs.get(which, 0.0) if which else c.map
+        return (c.graphs.get(which, 0.0) if which else c.map) ** 2
 
-    assert min(map(of, left)) >= max((of(layer) for layer in layers if layer not in left), default=0.0)
+    def dear(layer: tuple[str, str]) -> float:
+        return square(layer) / weights[layer]
+
+    assert min(map(dear, left)) >= max((dear(layer) for layer in layers if layer not in left), default=0.0)
     if len(left) > 1:  # one fewer would not have been enough
-        rest = sum(of(layer) ** 2 for layer in layers if layer not in left[:-1])
-        assert over[which] * rest > sum(of(layer) ** 2 for layer in layers) * (1 - 1e-9)
+        rest = sum(square(layer) for layer in layers if layer not in left[:-1])
+        assert over[which] * rest > sum(map(square, layers)) * (1 - 1e-9)
 
 
 def test_a_graph_alone_is_held_against_float32(bundle: Bundle) -> None:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from edge_ad.errors import EdgeAdError
 from edge_ad.export.precision.fp16 import cast_fp16, half_nodes
 from edge_ad.export.precision.graph import Graph
-from edge_ad.export.precision.roles import group_of, kept_by_rule, layers, levels, quantisable
+from edge_ad.export.precision.roles import group_of, kept_by_rule, layers, levels, quantisable, residuals, source
 from tests.export.precision.models import block, model, run, types
 
 HALF, FULL = TensorProto.FLOAT16, TensorProto.FLOAT
@@ -82,6 +82,48 @@ def test_what_makes_only_a_level_is_found_back_to_where_it_branches_off() -> Non
     ]
     graph = Graph(model(nodes, {}, {"x": [4]}, {"y": [4], "rgb_level": [4]}))
     assert levels(graph) == {"head", "exp"} and kept_by_rule(graph) == {"head": "level", "exp": "level"}
+
+
+def test_of_a_level_only_the_last_layer_stays_in_full() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"], name="bend"),
+        helper.make_node("MatMul", ["b", "w2"], ["c"], name="last"),
+        helper.make_node("Exp", ["c"], ["rgb_level"], name="exp"),
+    ]
+    weights = {"w1": np.full((4, 3), 0.5, np.float32), "w2": np.full((3, 1), 0.5, np.float32)}
+    graph = Graph(model(nodes, weights, {"x": [2, 4]}, {"rgb_level": [2, 1]}))
+    assert levels(graph) == {"first", "bend", "last", "exp"}
+    assert kept_by_rule(graph) == {"last": "level", "exp": "level"}
+
+
+def test_the_residual_stream_that_layer_norms_read_stays_in_full() -> None:
+    def norm(i: int, read: str) -> list[onnx.NodeProto]:
+        return [helper.make_node("LayerNormalization", [read, "g"], [f"n{i}"], name=f"norm{i}")]
+
+    nodes = [
+        *norm(0, "x"),
+        helper.make_node("MatMul", ["n0", "w"], ["u0"], name="update0"),
+        helper.make_node("Add", ["x", "u0"], ["x1"], name="sum0"),
+        *norm(1, "x1"),
+        helper.make_node("MatMul", ["n1", "w"], ["p1"], name="update1"),
+        helper.make_node("Add", ["p1", "b"], ["u1"], name="bias"),
+        helper.make_node("Add", ["x1", "u1"], ["x2"], name="sum1"),
+        *norm(2, "x2"),
+        helper.make_node("Add", ["n2", "n1"], ["z"], name="elsewhere"),
+        helper.make_node("Add", ["z", "n0"], ["y"], name="elsewhere_too"),
+    ]
+    weights = {n: np.full(s, 0.5, np.float32) for n, s in (("w", (4, 4)), ("b", (4,)), ("g", (4,)))}
+    graph = Graph(model(nodes, weights, {"x": [2, 4]}, {"y": [2, 4]}))
+    assert {n for n, why in kept_by_rule(graph).items() if why == "residual"} == {"sum0", "sum1"}
+
+
+def test_every_sum_of_the_point_encoder_s_stream_is_found(tiny_export: Path) -> None:
+    graph = Graph(tiny_export / "onnx" / "points.onnx")
+    found = residuals(graph)
+    norms = [n for n in graph.nodes if n.op_type == "LayerNormalization"]
+    read = {source(graph, n.input[0]) for n in norms}
+    assert found == {n.name for n in graph.nodes if n.op_type == "Add" and n.output[0] in read} and found
 
 
 def test_keeping_everything_changes_nothing(tiny_export: Path) -> None:

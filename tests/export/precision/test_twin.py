@@ -103,7 +103,7 @@ def test_an_overflow_in_a_bundle_is_found_put_back_and_listed(bundle: Bundle) ->
 def test_without_an_overflow_only_the_rule_keeps_nodes(bundle: Bundle) -> None:
     replay = Replay(bundle)
     kept = find_overflows(replay, base_graphs(bundle), replay.prepare(frames_of_bundle(bundle)))
-    assert {k.why for k in kept} - {"level"} == {"LayerNorm", "distance", "standardisation"}
+    assert {k.why for k in kept} - {"level"} == {"LayerNorm", "residual", "distance", "standardisation"}
     assert all(k.peak is None for k in kept)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from edge_ad.runtime.detector import Detector
 from edge_ad.runtime.device import frame as frame_module
 from edge_ad.runtime.device import judge
 from edge_ad.runtime.device.detector import DeviceDetector
+from edge_ad.runtime.device.frame import FrameKind
 from edge_ad.runtime.geometry import depth_to_xyz
 from edge_ad.runtime.preprocess import Scene
 from tests.emulator.emulate import needs_compiler
@@ -159,7 +161,33 @@ def test_more_areas_than_the_device_lists(
     assert len(wanted.regions) > 1
     for module in (frame_module, judge):
         monkeypatch.setattr(module, "MOST_AREAS", 1)
-    assert_same(device()(frame), wanted)
+    detector = device()
+    download, used = detector.driver.download, set()
+
+    def watched(target: Any, source: Any, nbytes: int, stream: Any) -> None:
+        if nbytes == 12 * 80 * 140:
+            used.add(stream.handle)
+        download(target, source, nbytes, stream)
+
+    monkeypatch.setattr(detector.driver, "download", watched)
+    assert_same(detector(frame), wanted)
+    # The thread that reads answers: on a stream on which another may record a graph it would break that.
+    assert used == {detector.device.front.stream.handle}
+
+
+def test_a_frame_that_the_garbage_collector_gives_back_inside_the_lock(device: Device, frames: list[Frame]) -> None:
+    """The collector may run in any allocation, also in those of ``take`` itself."""
+    detector = device()
+    pool = detector.device.front.pool
+    with detector.driver.current():
+        held = pool.take(FrameKind.of(frames[0]))
+    with pool._lock:
+        giver = threading.Thread(target=lambda: pool.give(held.slot), daemon=True)
+        giver.start()
+        giver.join(5)
+        assert not giver.is_alive()
+    assert pool.idle == 1
+    pool._back.clear()  # `held` gives it back once more
 
 
 def test_frames_share_slots_and_give_them_back(device: Device, frames: list[Frame]) -> None:
@@ -168,12 +196,12 @@ def test_frames_share_slots_and_give_them_back(device: Device, frames: list[Fram
     for frame in frames:
         detector.prepare(frame)
         gc.collect()
-    assert len(pool._all) == len(pool._free) == 1
+    assert len(pool._all) == pool.idle == 1
     held = [detector.prepare(f) for f in frames]
     assert len(pool._all) == 3
     del held
     gc.collect()
-    assert len(pool._free) == 3
+    assert pool.idle == 3
     detector.prepare(boxes(40, 50, (10, 30, 10, 30), class_name="cookie"))  # another mode: the old ones are freed
     assert len(pool._all) == 1
 
