@@ -1,4 +1,4 @@
-"""How many good parts does a fit need? The same test split after fits on fewer and fewer of them.
+"""How many good parts does a fit need, and what do seeded variations of them bring? The same test split after each fit.
 
 Features come from the same cache and no threshold is involved: what changes is how many parts of each class the
 mappers, the class's own whitening and the balance of the terms have seen.
@@ -38,47 +38,55 @@ def with_fewer(parts: Path, place: Path, count: int) -> Path:
 
 
 def body(args: argparse.Namespace, steps: Steps, work: Path) -> tuple[dict[str, Any], Sequence[Table]]:
-    """A fit a count, each measured on the same test parts."""
+    """A fit a count and number of variations, each measured on the same test parts."""
     parts = args.data or common.make_parts(args, steps, work)
     measured: dict[str, dict[str, Any]] = {}
-    for count in args.counts:
-        few = with_fewer(parts, work / f"parts-{count}", count)
-        model, bundle = work / f"model-{count}", work / f"bundle-{count}"
+    for count, augment in args.fits:
+        few, name = with_fewer(parts, work / f"parts-{count}", count), f"{count}+{augment}"
+        model, bundle = work / f"model-{name}", work / f"bundle-{name}"
         steps.edge_ad(
-            f"fit-{count}", f"fit on {count} parts a class", "fit", "--data", few, "--out", model,
-            "--cache", work / "cache", *common.fit_options(args), *(x for s in args.set for x in ("--set", s)),
+            f"fit-{name}", f"fit on {count} parts a class, {augment} variations of each", "fit", "--data", few,
+            "--out", model, "--cache", work / "cache", "--augment", augment, *common.fit_options(args),
+            *(x for s in args.set for x in ("--set", s)),
         )  # fmt: skip
-        steps.tell(f"fit-{count}")
-        steps.edge_ad(f"export-{count}", "export", "export", model, bundle, "--data", few)
-        measured[str(count)] = steps.edge_ad(
-            f"evaluate-{count}", "evaluate", "evaluate", bundle, "--data", few, "--no-baseline"
-        )
-        steps.tell(f"evaluate-{count}")
+        steps.tell(f"fit-{name}")
+        steps.edge_ad(f"export-{name}", "export", "export", model, bundle, "--data", few)
+        measured[name] = steps.edge_ad(
+            f"evaluate-{name}", "evaluate", "evaluate", bundle, "--data", few, "--no-baseline"
+        ) | {"fit_seconds": steps.seconds[f"fit-{name}"]}
+        steps.tell(f"evaluate-{name}")
     return measured, [table(measured)]
 
 
 def table(measured: dict[str, dict[str, Any]]) -> Table:
     """Means over the classes, and the worst class, by the number of good parts."""
     rows = []
-    for count, found in measured.items():
+    for name, found in measured.items():
+        count, _, augment = name.partition("+")
         mean, classes = found["mean"], found["classes"]
         worst = min(classes, key=lambda c: float(classes[c]["i_auroc"]))
         shown = [f"{100 * mean[k]:.1f}" for k in ("i_auroc", "p_auroc", "aupro_30", "aupro_1")]
-        rows.append((count, *shown, f"{worst} {100 * classes[worst]['i_auroc']:.1f}"))
-    heads = ("good parts a class", "I-AUROC", "P-AUROC", "AUPRO@30 %", "AUPRO@1 %", "lowest class, I-AUROC")
-    return Table(
-        "Good parts a class in the fit", heads, tuple(rows), notes=("per cent, mean over the classes, test parts",)
-    )
+        lowest = f"{worst.replace('_', ' ')} {100 * classes[worst]['i_auroc']:.1f}"
+        rows.append((count, augment, *shown, lowest, f"{found['fit_seconds']:.0f}"))
+    told = ("good parts a class", "variations of each"), ("lowest class, I-AUROC", "fit, s")
+    heads = (*told[0], "I-AUROC", "P-AUROC", "AUPRO@30 %", "AUPRO@1 %", *told[1])
+    notes = ("per cent, mean over the classes, test parts",)
+    return Table("Good parts a class in the fit", heads, tuple(rows), notes=notes)
 
 
 def main() -> int:
     """Command line."""
     parser = common.parser(__doc__)
     parser.add_argument("--data", type=Path, help="synthetic parts that are there already, instead of new ones")
-    parser.add_argument("--counts", type=lambda s: [int(n) for n in s.split(",")], default=[8, 15, 30, 60])
+    parser.add_argument(
+        "--fits",
+        type=lambda s: [tuple(map(int, f.split("+"))) for f in s.split(",")],
+        default=[(8, 0), (8, 2), (8, 5), (20, 0), (20, 2), (60, 0), (60, 1)],
+        help="PARTS+VARIATIONS, comma-separated",
+    )
     parser.add_argument("--set", action="append", default=[], help="TABLE.FIELD=VALUE for the fit")
     args = parser.parse_args()
-    return common.finish("few_parts", args, 3 * len(args.counts) + (args.data is None), body)
+    return common.finish("few_parts", args, 3 * len(args.fits) + (args.data is None), body)
 
 
 if __name__ == "__main__":
