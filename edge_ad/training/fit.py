@@ -35,7 +35,7 @@ from edge_ad.training.rehearsal import FILE as REHEARSAL
 from edge_ad.training.rehearsal import collect
 from edge_ad.training.residual import whitened_by_residual
 from edge_ad.training.sampling import Batch, OfClass, PixelSampler, standards
-from edge_ad.training.selection import class_names, split
+from edge_ad.training.selection import class_names, few_frames, split
 from edge_ad.training.survey import survey
 from edge_ad.training.text import embed_prompts
 from edge_ad.training.trainer import Learner, Trained, TrainingPlan, deterministic, loss_curve, train
@@ -137,6 +137,7 @@ def fit(
     if {s.class_name for s in held_sources} != set(names):
         warnings.append("too few parts to hold any out: the balance is measured on training parts")
         held_sources = train_sources
+    warnings += few_frames([s.class_name for s in train_sources], names)
     features_s = time.monotonic() - started
 
     rgb_standard, point_standard = standards(preset, train_sources)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 from edge_ad.data.dataset import Dataset
@@ -12,6 +13,8 @@ from edge_ad.training.features import Job
 
 HELD_OUT_EVERY = 10
 """Without a validation split one frame in so many of each class is kept from training, for the balance."""
+FEW = 20
+"""Fewer frames of a class than this are told; what variations bring then: benchmarks/few_parts.py."""
 
 
 def class_names(dataset: Dataset, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -47,3 +50,10 @@ def split(preset: Preset, dataset: Dataset, names: Sequence[str], augment: int) 
 
 def _augment_seed(seed: int, name: str, n: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}/{n}".encode()).digest()[:6], "big")
+
+
+def few_frames(found: Sequence[str], names: Sequence[str]) -> list[str]:
+    """A warning where a class has few training frames. found : the class of each frame, variations among them."""
+    counts = Counter(found)
+    few = ", ".join(f"{counts[n]} of {n}" for n in names if counts[n] < FEW)
+    return [f"few good frames to fit on ({few}): --augment N adds N seeded variations of each"] if few else []

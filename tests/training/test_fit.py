@@ -18,6 +18,7 @@ from edge_ad.runtime.point_input import prepare_points
 from edge_ad.training.features import Job, Recipe, extract
 from edge_ad.training.fit import FitOptions, collapse_warnings, fit
 from edge_ad.training.model_dir import load_model
+from edge_ad.training.selection import few_frames
 from edge_ad.training.trainer import TrainingPlan
 from tests.training.tiny import tiny_dataset, tiny_preset
 
@@ -177,6 +178,7 @@ def test_a_set_too_small_to_hold_parts_out_says_so(tmp_path: Path) -> None:
     report = fit(tiny_preset(), tiny_dataset({"cookie": (2, 0)}), tmp_path / "m", tmp_path / "c", FitOptions(plan=PLAN))
     assert report.provenance["held_out_are_training_samples"] is True
     assert any("too few parts" in w for w in report.warnings)
+    assert any(w.startswith("few good frames to fit on (") and "--augment" in w for w in report.warnings)
 
 
 def test_frozen_anchors_are_the_mean_prompts_and_tell_classes_apart(tmp_path: Path) -> None:
@@ -239,3 +241,10 @@ def test_refusals(fitted: Path, tmp_path: Path) -> None:
         load_model(tmp_path)
     with pytest.raises(EdgeAdError, match="no class 'gear'"):
         load_model(fitted / "model").class_index("gear")
+
+
+def test_only_classes_of_few_frames_are_told() -> None:
+    found = ["gear"] * 20 + ["cap"] * 19 + ["nut"] * 3
+    (warning,) = few_frames(found, ["gear", "cap", "nut"])
+    assert "(19 of cap, 3 of nut)" in warning
+    assert few_frames(found, ["gear"]) == []
