@@ -92,7 +92,10 @@ def read_kernels(folder: Path, capability: tuple[int, int], remedy: str = "") ->
     path = folder / FOLDER / SIDECAR
     if not path.is_file():
         raise EdgeAdError(f"engine {folder.name} holds no CUDA kernels", "kernels built with it", remedy)
-    values = read_json(path)
+    try:
+        values = read_json(path)
+    except EdgeAdError as e:
+        raise EdgeAdError(e.found, "a list of kernels", remedy) from None
     records = values.get("cubins") if isinstance(values, dict) else None
     if not isinstance(records, dict) or values.get("schema") != SCHEMA:
         raise EdgeAdError(f"{path} is no list of kernels of schema {SCHEMA}", "", remedy)

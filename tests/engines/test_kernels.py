@@ -127,6 +127,8 @@ def damage(folder: Path, how: str) -> None:
         sidecar.unlink()
     elif how == "foreign":
         sidecar.write_text("[1]")
+    elif how == "cut off":
+        sidecar.write_text('{"schema": 1, "cub')
     elif how == "from the future":
         sidecar.write_text(json.dumps({"schema": 2, "cubins": {}}))
 
@@ -138,6 +140,7 @@ def damage(folder: Path, how: str) -> None:
         ("missing", "tiny.sm87.cubin is missing"),
         ("no sidecar", "holds no CUDA kernels; expected kernels built with it; run: again"),
         ("foreign", "no list of kernels of schema 1"),
+        ("cut off", "kernels.json.*expected a list of kernels; run: again"),
         ("from the future", "no list of kernels of schema 1"),
     ],
 )

@@ -193,8 +193,14 @@ class DeviceDetector(Detector):
         return {"device buffers": self.device.nbytes / 1e6, "device in use": (total - free) / 1e6}
 
     def close(self) -> None:
-        """Give the device's memory and the context back."""
+        """Give the device's memory, the engines and the context back, in this order; the detector is of no more use."""
+        if not self._networks:  # closed before
+            return
         self.device.close()
+        with self.driver.current():  # engines are destroyed in the context that they were made in
+            self.sessions.clear()
+            self._networks = {}
+            del self.device
         self.driver.close()
 
 

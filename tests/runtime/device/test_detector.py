@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -270,6 +271,17 @@ def test_refusals(device: Device, bundle: Bundle) -> None:
         DeviceOptions(slots=0)
     with pytest.raises(EdgeAdError, match="unknown class"):
         device(class_name="teapot")
+
+
+def test_closing_destroys_the_engines_before_the_context(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = device()
+    engine = weakref.ref(detector._networks["rgb"])
+    left: list[object] = []
+    monkeypatch.setattr(detector.driver, "close", lambda: left.append(engine()))
+    assert engine() is not None
+    detector.close()
+    detector.close()
+    assert left == [None]
 
 
 def test_networks_of_other_types_are_refused() -> None:
