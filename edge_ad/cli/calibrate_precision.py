@@ -166,7 +166,8 @@ def fp16(
 
     The frames go through the rounding twin: float32 with a cast to FP16 and back after every operation that runs in
     FP16. Without --data and --camera the bundle's golden frames are taken. Needs the extra `export`, so it runs on the
-    workstation. LayerNorm, distances and the standardisation of the features always stay FP32.
+    workstation. LayerNorm and the sums that it reads, distances and the standardisation of the features always stay
+    FP32.
 
     \b
     Example:

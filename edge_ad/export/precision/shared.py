@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from onnx import helper
+from threadpoolctl import threadpool_limits
 
 from edge_ad.export.precision.graph import Graph, Model
 from edge_ad.export.precision.roles import ROOT, is_standardisation, source
@@ -23,10 +24,14 @@ CLASSES = 3
 
 
 def share_standardisation(model: Model, what: str) -> Model:
-    """The float32 graph with its classes' standardisations taken apart; the model itself where it has none."""
+    """The float32 graph with its classes' standardisations taken apart; the model itself where it has none.
+
+    The same bytes each time on one machine: with several threads the last bits would depend on how many there are.
+    """
     graph = Graph(model, what)
     products = [n.name for n in graph.nodes if n.op_type == "Gemm" and is_standardisation(graph, n)]
-    changed = [_take_apart(graph, name) for name in products]
+    with threadpool_limits(1, "blas"):
+        changed = [_take_apart(graph, name) for name in products]
     return graph.finish() if any(changed) else model
 
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 import string
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
-from edge_ad.calibration.int8.observe import check_table
+from edge_ad.calibration.int8.histogram import Histogram
+from edge_ad.calibration.int8.observe import check_table, make_table
 from edge_ad.calibration.int8.table import CalibrationTable, Row, parse_table, read_table
 from edge_ad.errors import EdgeAdError
+from edge_ad.export.precision.graph import Graph
+from edge_ad.export.precision.int8 import to_int8
+from edge_ad.export.precision.shared import share_standardisation
+from tests.export.precision.models import by_class
 
 NAMES = st.text(string.ascii_letters + string.digits + "._:", min_size=1, max_size=30)
 NUMBERS = st.floats(1e-6, 1e6).map(lambda v: float(f"{v:.6g}"))
@@ -24,6 +31,23 @@ def test_a_table_reads_back_as_it_was(rows: list[Row], about: dict[str, str]) ->
     again = parse_table(table.to_text(), "table")
     assert again == table
     assert again.to_text() == table.to_text()
+
+
+@pytest.mark.parametrize("method", ["minmax", "mse"])
+def test_a_table_that_was_read_back_makes_the_same_file(method: str) -> None:
+    """Also where the classes' standardisations are taken apart, and whatever threads the process has."""
+    data, _ = by_class(3, width=200)
+    seen = Histogram()
+    seen.add(np.random.default_rng(0).standard_normal(5000).astype(np.float32) / 3)
+    made = []
+    table = None
+    for threads in (1, 2):
+        with threadpool_limits(threads, "blas"):
+            model = share_standardisation(data, "tokens")
+            table = table or make_table({"tokens": model}, {("tokens", "fc"): seen}, method, {"tokens": "00"})
+            made.append(to_int8(Graph(model), table.ranges("tokens"), set()))
+        table = parse_table(table.to_text(), "table")
+    assert made[0] == made[1]
 
 
 def test_it_is_one_line_a_layer() -> None:

@@ -50,6 +50,38 @@ def block(width: int = 64, seed: int = 0) -> ModelProto:
     return model(nodes, weights, {"x": [8, width]}, {"y": [8, width]})
 
 
+def by_class(classes: int, seed: int = 0, width: int = 24) -> tuple[bytes, dict[str, np.ndarray]]:
+    """What the export makes of ``mappers.condition = "class"``: whitening of strongly correlated channels, a layer."""
+    rng = np.random.default_rng(seed)
+    mix = np.linalg.qr(rng.standard_normal((width, width)))[0] * np.geomspace(30, 0.02, width)
+    tokens = (rng.standard_normal((40, width)) @ mix.T + 2).astype(np.float32)
+    turns = np.stack([np.linalg.qr(rng.standard_normal((width, width)))[0] for _ in range(classes)])
+    weight = (turns @ np.linalg.inv(mix)).astype(np.float32)
+    offset = (-weight @ np.full(width, 2, np.float32)).astype(np.float32)
+    layer = rng.standard_normal((64, width)).astype(np.float32)
+    values = {"point_weight": weight, "point_offset": offset, "fc.weight": layer, "zero": np.array(0, np.int64)}
+    nodes = [
+        *(
+            helper.make_node("Gather", [f"point_{w}", "class_index"], [f"{w}_of"], f"g{w}")
+            for w in ("weight", "offset")
+        ),
+        *(helper.make_node("Gather", [f"{w}_of", "zero"], [f"{w}_own"], f"h{w}") for w in ("weight", "offset")),
+        helper.make_node("Gemm", ["tokens", "weight_own", "offset_own"], ["x"], "standardise", transB=1),
+        helper.make_node("Gemm", ["x", "fc.weight"], ["table"], "fc", transB=1),
+    ]
+    f = TensorProto.FLOAT
+    inputs = [
+        helper.make_tensor_value_info("tokens", f, [40, width]),
+        helper.make_tensor_value_info("class_index", TensorProto.INT64, [1]),
+    ]
+    out = [helper.make_tensor_value_info("table", f, [40, 64])]
+    weights = [numpy_helper.from_array(v, n) for n, v in values.items()]
+    graph = helper.make_graph(nodes, "tokens", inputs, out, weights)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(made, full_check=True)
+    return made.SerializeToString(), {"tokens": tokens, "class_index": np.array([1], np.int64)}
+
+
 def run(data: bytes | ModelProto | Path, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Every output of one run on the CPU."""
     source = data.SerializeToString() if isinstance(data, ModelProto) else data

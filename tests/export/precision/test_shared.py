@@ -5,20 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from threadpoolctl import threadpool_limits
 
 from edge_ad.export.precision.fp16 import cast_fp16, half_nodes
 from edge_ad.export.precision.graph import Graph
 from edge_ad.export.precision.roles import kept_by_rule, layers
 from edge_ad.export.precision.shared import factors, share_standardisation
 from edge_ad.export.precision.twin import rounding_twin
-from tests.export.precision.models import run
-
-D, TOKENS = 24, 40
+from tests.export.precision.models import by_class, run
 
 
 @settings(deadline=None, max_examples=30)
@@ -31,38 +28,6 @@ def test_the_product_is_every_map_again(seed: int, classes: int, out: int, width
     together = np.einsum("kij,kil->jl", turns, turns)
     values = np.linalg.eigvalsh(together)
     assert np.all((values < 1e-6) | (np.abs(values - classes) < 1e-4)), "the turns have nothing to whiten"
-
-
-def by_class(classes: int, seed: int = 0) -> tuple[bytes, dict[str, np.ndarray]]:
-    """What the export makes of ``mappers.condition = "class"``: whitening of strongly correlated channels, a layer."""
-    rng = np.random.default_rng(seed)
-    mix = np.linalg.qr(rng.standard_normal((D, D)))[0] * np.geomspace(30, 0.02, D)
-    tokens = (rng.standard_normal((TOKENS, D)) @ mix.T + 2).astype(np.float32)
-    turns = np.stack([np.linalg.qr(rng.standard_normal((D, D)))[0] for _ in range(classes)])
-    weight = (turns @ np.linalg.inv(mix)).astype(np.float32)
-    offset = (-weight @ np.full(D, 2, np.float32)).astype(np.float32)
-    layer = rng.standard_normal((64, D)).astype(np.float32)
-    values = {"point_weight": weight, "point_offset": offset, "fc.weight": layer, "zero": np.array(0, np.int64)}
-    nodes = [
-        *(
-            helper.make_node("Gather", [f"point_{w}", "class_index"], [f"{w}_of"], f"g{w}")
-            for w in ("weight", "offset")
-        ),
-        *(helper.make_node("Gather", [f"{w}_of", "zero"], [f"{w}_own"], f"h{w}") for w in ("weight", "offset")),
-        helper.make_node("Gemm", ["tokens", "weight_own", "offset_own"], ["x"], "standardise", transB=1),
-        helper.make_node("Gemm", ["x", "fc.weight"], ["table"], "fc", transB=1),
-    ]
-    f = TensorProto.FLOAT
-    inputs = [
-        helper.make_tensor_value_info("tokens", f, [TOKENS, D]),
-        helper.make_tensor_value_info("class_index", TensorProto.INT64, [1]),
-    ]
-    out = [helper.make_tensor_value_info("table", f, [TOKENS, 64])]
-    weights = [numpy_helper.from_array(v, n) for n, v in values.items()]
-    graph = helper.make_graph(nodes, "tokens", inputs, out, weights)
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(made, full_check=True)
-    return made.SerializeToString(), {"tokens": tokens, "class_index": np.array([1], np.int64)}
 
 
 def test_a_graph_gives_the_same_and_its_turns_go_to_half() -> None:
@@ -91,6 +56,16 @@ def test_fp16_becomes_smaller_and_stays_exact() -> None:
     assert (
         np.abs(run(rounding_twin(naive).onnx, given)["table"] - want).max() > 5 * error["shared"] * np.abs(want).max()
     )
+
+
+def test_it_is_the_same_whatever_threads_the_process_has() -> None:
+    """Else a calibration and its own table, applied again, would make different files."""
+    data, _ = by_class(3, width=200)
+    made = []
+    for threads in (1, 2, 4):
+        with threadpool_limits(threads, "blas"):
+            made.append(share_standardisation(data, "tokens"))
+    assert made[0] == made[1] == made[2] != data
 
 
 @pytest.mark.parametrize("classes", [1, 2])
