@@ -259,3 +259,11 @@ def test_nvrtc_compiles_the_same_text(name: str) -> None:
     compiled = compile_kernel(name, ORIN, "nvrtc", cache=False)
     assert compiled.cubin[:4] == b"\x7fELF"
     assert {r.entry for r in compiled.resources} == set(kernels.entries(name))
+
+
+@pytest.mark.skipif(find_nvrtc() is None, reason="needs NVRTC (pip install nvidia-cuda-nvrtc)")
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_nvrtc_compiles_every_kernel_for_every_target(target: tuple[int, int]) -> None:
+    for name in kernels.names():
+        assert all(r.spill_bytes == 0 for r in compile_kernel(name, target, "nvrtc", cache=False).resources)
