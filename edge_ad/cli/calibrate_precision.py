@@ -83,7 +83,7 @@ def int8(
 ) -> None:
     """Put INT8 graphs into BUNDLE: ranges from real frames, Q/DQ on its linear and convolution layers.
 
-    Needs the extra `export`, so it runs on the workstation. The few layers at which most of the error arises stay FP16.
+    Needs the extra `export`, so it runs on the workstation. The layers at which most of the error arises stay FP16.
     With --max-drop every block is measured alone in the task's own metrics (I-AUROC and AUPRO@30 % on the test split;
     with good parts only, the map's correlation and the false-reject rate), and the costliest stay FP16 too. The table
     lies in the bundle as precision/int8.txt. Set INT8's own thresholds afterwards: edge-ad calibrate thresholds BUNDLE

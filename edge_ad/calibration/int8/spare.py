@@ -1,6 +1,6 @@
 """Which layers INT8 does not pay for: each measured alone on the calibration frames, the costliest left in FP16.
 
-No labels are needed: what is measured is the map, and each graph by itself as the golden gate asks it. The few layers
+No labels are needed: what is measured is the map, and each graph by itself as the golden gate asks it. The layers
 at which most of the error arises (narrow ones that see the raw points or pixels, heads whose outputs differ little)
 hold few of the weights. Needs onnx.
 """

@@ -2,7 +2,7 @@
 
 With ``mappers.condition = "class"`` the tokens' graph holds an affine map ``W_k t + b_k`` a class. It whitens, so it
 lives on small differences of large numbers: FP16 weights for the points of `compact` change the map by 0.4 %, where all
-of FP16 costs 0.2 %. So every class's map stays FP32, and with five classes they are a third of the INT8 graphs' bytes.
+of FP16 costs 0.05 %. So every class's map stays FP32, and with five classes they are a third of the INT8 graphs' bytes.
 
 With ``R`` the symmetric root of the mean of ``W_k' W_k``, ``W_k t + b_k = T_k (R t + m) + (b_k - T_k m)`` is the same
 map: ``R`` whitens once and in FP32, and the ``T_k`` (``sum T_k' T_k = C I``) turn what is white already. ``m`` is the
