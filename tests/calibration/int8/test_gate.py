@@ -47,7 +47,9 @@ def test_int8_passes_with_room_and_a_zeroed_block_does_not(bundle: Bundle, every
     assert set(cost) == set(GRAPHS)
     for graph in GRAPHS:
         assert good.graph_errors[graph] == pytest.approx(cost[graph], rel=0.02, abs=1e-6)
-        assert good.allowed_errors[graph] == pytest.approx(min(table, max(COST_FACTOR * cost[graph], 1e-3)), rel=1e-6)
+        assert good.allowed_errors[graph] == pytest.approx(
+            min(table, max(COST_FACTOR["int8"] * cost[graph], 1e-3)), rel=1e-6
+        )
     inside = {
         (r.graph, group_of(r.layer)) for r in read_table(written.path / "precision/int8.txt").rows if r.mode == "int8"
     }
