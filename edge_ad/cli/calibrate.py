@@ -100,7 +100,9 @@ def thresholds(
 @click.option(
     "--skip", default=10, show_default=True, type=click.IntRange(min=0), help="First frames of a live camera."
 )
-@click.option("--class-name", default=None, help="Class of a bundle to write for; all by default.")
+@click.option(
+    "--class", "--class-name", "class_name", default=None, help="Class of a bundle to write for; all by default."
+)
 @click.option(
     "--roi", "rois", multiple=True, metavar="X0,Y0,X1,Y1", help="Region in pixels; may be given several times."
 )

@@ -20,7 +20,13 @@ _FRAMES = (
     click.option("--data", type=click.Path(path_type=Path), help="Folder of parts; held-out good ones are taken."),
     click.option("--layout", default="auto", show_default=True, help="auto, mvtec3d, eyecandies or recordings."),
     click.option("--camera", help="Take frames from a camera instead (see edge-ad cameras)."),
-    click.option("--class-name", default=None, help="Class of the parts, where the source does not know it."),
+    click.option(
+        "--class",
+        "--class-name",
+        "class_name",
+        default=None,
+        help="Class of the parts, where the source does not know it.",
+    ),
     click.option("--variant", default="base", show_default=True, help="Which variant of the bundle."),
     click.option("--jobs", default=0, type=click.IntRange(min=0), help="Processes or threads; 0: one a core."),
 )

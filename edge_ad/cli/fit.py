@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model directory to write.")
 @click.option("--preset", "preset_name", default="compact", show_default=True, help="compact, paper, cfm or a file.")
 @options.layout
-@click.option("--class-name", default=None, help='Name of the one class, as it is spoken: "hex nut".')
+@click.option(
+    "--class", "--class-name", "class_name", default=None, help='Name of the one class, as it is spoken: "hex nut".'
+)
 @click.option("--classes", default="", help="Comma-separated classes to fit; all by default.")
 @click.option("--set", "overrides", multiple=True, metavar="TABLE.FIELD=VALUE", help="Change a field of the preset.")
 @options.augment

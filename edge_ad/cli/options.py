@@ -24,7 +24,9 @@ def several(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 bundle = click.argument("bundle", type=click.Path(path_type=Path))
 layout = click.option("--layout", default="auto", show_default=True, help="auto, mvtec3d, eyecandies or recordings.")
-class_name = click.option("--class-name", default=None, help="Class of a flat folder of recordings.")
+class_name = click.option(
+    "--class", "--class-name", "class_name", default=None, help="Class of a flat folder of recordings."
+)
 augment = click.option(
     "--augment", default=0, show_default=True, type=click.IntRange(min=0), help="Variations of every frame."
 )
