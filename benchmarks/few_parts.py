@@ -80,7 +80,7 @@ def main() -> int:
     parser.add_argument(
         "--fits",
         type=lambda s: [tuple(map(int, f.split("+"))) for f in s.split(",")],
-        default=[(8, 0), (8, 2), (20, 0), (20, 2), (60, 0)],
+        default=[(8, 0), (8, 2), (60, 0)],
         help="PARTS+VARIATIONS, comma-separated",
     )
     parser.add_argument("--set", action="append", default=[], help="TABLE.FIELD=VALUE for the fit")
