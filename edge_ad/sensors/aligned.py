@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from edge_ad.sensors.realsense_modes import read_size
 from edge_ad.sensors.uri import Uri
 
 
-class AlignedCamera:
+class AlignedCamera(ABC):
     """Base of a camera with depth aligned to colour; the maker's class starts it and takes its pictures.
 
     ``uri.path``: which device. Options: ``size``, ``fps``, ``skew`` (milliseconds), ``class``, ``timeout`` (seconds).
@@ -56,13 +57,13 @@ class AlignedCamera:
         """The device that the URI names, for errors."""
         return f"{self.maker} camera {self._which}".rstrip()
 
+    @abstractmethod
     def _next(self) -> Any:
         """The maker's next pair of pictures. Raises EdgeAdError after ``timeout`` s without."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _frame(self, pictures: Any, sequence: int) -> Frame:
         """What :meth:`_next` gave as a Frame, by way of :meth:`_paired`."""
-        raise NotImplementedError
 
     def _paired(
         self,
