@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from edge_ad.engines.compare import load_sessions
 from edge_ad.engines.cost import measure_cost, write_cost
 from edge_ad.errors import EdgeAdError
 from edge_ad.export.precision.assemble import add_int8, base_graphs, digests, graph_sizes, kept_nodes
-from edge_ad.export.precision.graph import Graph
+from edge_ad.export.precision.graph import Graph, Model
 from edge_ad.export.precision.int8 import to_int8
 from edge_ad.export.precision.overflow import Kept, find_overflows
 from edge_ad.export.precision.replay import Replay
@@ -130,7 +130,7 @@ def calibrate_int8(
         warnings.append(
             f"{len(frames)} frames are few: ranges may not hold for parts to come; {FEW} or more are better"
         )
-    written = _write(bundle, table, kept, report, len(frames), tuple(warnings))
+    written = _write(bundle, models, table, kept, report, len(frames), tuple(warnings))
     return replace(written, spared=spared)
 
 
@@ -151,11 +151,12 @@ def apply_table(
     check_table(table, digests(bundle), where)
     replay = Replay(bundle, threads)
     kept = find_overflows(replay, models, replay.prepare(frames_of_bundle(bundle)), track=track)
-    return _write(bundle, table, kept, None, int(table.about.get("frames", "0") or 0), ())
+    return _write(bundle, models, table, kept, None, int(table.about.get("frames", "0") or 0), ())
 
 
 def _write(
     bundle: Bundle,
+    models: Mapping[str, Model],
     table: CalibrationTable,
     kept: Sequence[Kept],
     report: Sensitivity | None,
@@ -163,8 +164,7 @@ def _write(
     warnings: tuple[str, ...],
 ) -> Int8Report:
     graphs = {
-        name: to_int8(Graph(path, name), table.ranges(name), kept_nodes(kept, name))
-        for name, path in base_graphs(bundle).items()
+        name: to_int8(Graph(path, name), table.ranges(name), kept_nodes(kept, name)) for name, path in models.items()
     }
     written = add_int8(bundle, graphs, table.to_text())
     sessions = load_sessions(written, "onnxruntime", "int8")
